@@ -1,0 +1,1 @@
+"""Reproducible container images and environments for PyTorch."""

@@ -1,0 +1,104 @@
+"""Every failure that a person can cause or mend, each with an exit code of its own.
+
+A `KilnError` is expected: `tasks.py` prints it without a traceback and exits with its code.
+Anything else that escapes is a defect of Torchkiln and shows its traceback.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class KilnError(Exception):
+    """An expected failure: what failed (with its id), why, and a command that helps.
+
+    `hint` is a command or a short instruction; it is shown after a blank line.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, what: str, why: str = "", hint: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.why = why
+        self.hint = hint
+
+    def __str__(self) -> str:
+        """Return the text that people see, in the shape uv's STYLE.md asks for."""
+        lines = [f"error: {self.what}"]
+        lines += [f"  {line}" for line in self.why.splitlines()]
+        if self.hint:
+            lines += ["", f"hint: {self.hint}"]
+        return "\n".join(lines)
+
+
+class HostError(KilnError):
+    """This machine lacks something that every build needs."""
+
+    exit_code = 10
+
+
+class CatalogError(KilnError):
+    """`images/variants.yaml` has faults, or a flag names no variant."""
+
+    exit_code = 11
+
+
+class LockError(KilnError):
+    """A lock is missing, stale, edited by hand, or cannot be resolved."""
+
+    exit_code = 12
+
+
+class DriftError(KilnError):
+    """A rendered file is not what its template and lock give."""
+
+    exit_code = 13
+
+
+class FetchError(KilnError):
+    """An input could not be had, or its bytes are not the locked ones."""
+
+    exit_code = 14
+
+
+class ArchiveError(KilnError):
+    """A wheel, .deb or layer is hostile, broken, or at odds with another."""
+
+    exit_code = 15
+
+
+class BuildError(KilnError):
+    """A step of the build failed."""
+
+    exit_code = 16
+
+
+class StoreError(KilnError):
+    """The store cannot be read or written: disk full, no permission, damaged."""
+
+    exit_code = 17
+
+
+class SandboxError(KilnError):
+    """The sandbox could not start."""
+
+    exit_code = 18
+
+
+class SmokeError(KilnError):
+    """The smoke suite ran in the image and gave a bad verdict."""
+
+    exit_code = 19
+
+
+class VerifyError(KilnError):
+    """An image does not hold what its lock and the contract say."""
+
+    exit_code = 20
+
+
+class ReproducibilityError(KilnError):
+    """Two builds of one lock differ."""
+
+    exit_code = 21

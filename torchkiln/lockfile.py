@@ -1,0 +1,165 @@
+"""The locks: what they hold, how they are written, and when they are refused.
+
+`envs/<variant>/lock.json` names each wheel, `envs/debian-<release>.lock.json` each .deb.
+PEP 751's pylock.toml was considered for the first and cannot serve: it demands a URL or a path
+for each wheel, and a lock that names a registry's host breaks behind every mirror.
+
+Both files are canonical JSON (sorted keys, two spaces). `inputs` is the sha256 of what the lock was
+resolved from; `checksum` is the sha256 of everything else in the file, so that a lock edited by
+hand is told from one that `lock` wrote.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from torchkiln.errors import LockError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torchkiln.catalog import Base, Catalog, Variant
+
+FORMAT: Final = 1
+"""Raised when a change of this module makes older locks unreadable."""
+
+DEFAULT_SOURCE: Final = "default"
+"""The package index that the user's pip is configured for."""
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class LockedWheel:
+    """One wheel: `size` in bytes, `source` is `default` or the name of an index of the catalog."""
+
+    name: str
+    version: str
+    file: str
+    size: int
+    sha256: str
+    source: str = DEFAULT_SOURCE
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class LockedDeb:
+    """One binary package: `filename` is its path under `archive` (`debian`, `debian-security`)."""
+
+    name: str
+    version: str
+    architecture: str
+    archive: str
+    filename: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class VariantLock:
+    """The wheels of a variant, sorted by name."""
+
+    variant: str
+    inputs: str
+    python: str
+    wheels: tuple[LockedWheel, ...]
+
+    def wheel(self, name: str) -> LockedWheel:
+        """Return the wheel of the distribution `name` (normalised), or raise `KeyError`."""
+        for wheel in self.wheels:
+            if wheel.name == name:
+                return wheel
+        raise KeyError(name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseLock:
+    """The packages of the base, sorted by name.
+
+    `date` (RFC 3339, UTC) is the newest date of the signed indexes that the lock was taken from.
+    It becomes the `created` of each image, which so depends on the lock and on no clock.
+    """
+
+    release: str
+    inputs: str
+    date: str
+    debs: tuple[LockedDeb, ...]
+
+
+def canonical(value: object) -> bytes:
+    """Return `value` as JSON that is the same bytes on every machine."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def digest(value: object) -> str:
+    """Return the sha256 (hex) of `value` as canonical JSON."""
+    return hashlib.sha256(canonical(value)).hexdigest()
+
+
+def variant_inputs(catalog: Catalog, variant: Variant) -> str:
+    """Return the hash of everything in the catalog that the lock of `variant` depends on."""
+    base = {"release": catalog.base.release, "python": catalog.base.python}
+    indexes = {name: url for name, url in catalog.indexes.items() if name == variant.index}
+    return digest([FORMAT, base, indexes, asdict(variant)])
+
+
+def base_inputs(base: Base) -> str:
+    """Return the hash of everything in the catalog that the lock of the base depends on."""
+    return digest([FORMAT, asdict(base)])
+
+
+def variant_lock_path(root: Path, variant: str) -> Path:
+    """Return where the lock of `variant` lies in the project at `root`."""
+    return root / "envs" / variant / "lock.json"
+
+
+def base_lock_path(root: Path, release: str) -> Path:
+    """Return where the lock of the base lies in the project at `root`."""
+    return root / "envs" / f"debian-{release}.lock.json"
+
+
+def dump(lock: VariantLock | BaseLock) -> str:
+    """Return the text of the lock's file."""
+    body = asdict(lock) | {"format": FORMAT}
+    body["checksum"] = digest(body)
+    return json.dumps(body, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def read_variant_lock(root: Path, catalog: Catalog, variant: Variant) -> VariantLock:
+    """Return the lock of `variant`; a missing, stale or edited one raises `LockError`."""
+    path = variant_lock_path(root, variant.id)
+    body = _read(root, path, variant_inputs(catalog, variant), f"lock {variant.flag}")
+    wheels = tuple(LockedWheel(**entry) for entry in body.pop("wheels"))
+    return VariantLock(wheels=wheels, **body)
+
+
+def read_base_lock(root: Path, base: Base) -> BaseLock:
+    """Return the lock of the base; a missing, stale or edited one raises `LockError`."""
+    path = base_lock_path(root, base.release)
+    body = _read(root, path, base_inputs(base), "lock --base")
+    debs = tuple(LockedDeb(**entry) for entry in body.pop("debs"))
+    return BaseLock(debs=debs, **body)
+
+
+def _read(root: Path, path: Path, inputs: str, renew: str) -> dict[str, Any]:
+    """Return the lock's fields without `format` and `checksum`, checked."""
+    shown = path.relative_to(root)
+    hint = f"./kiln {renew}"
+    try:
+        body: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        checksum = body.pop("checksum")
+        actual = digest(body)
+        stale = body.pop("format") != FORMAT or body["inputs"] != inputs
+    except FileNotFoundError:
+        what = f"there is no lock: {shown}"
+        raise LockError(what, hint=hint) from None
+    except (ValueError, KeyError, AttributeError) as error:
+        what = f"the lock cannot be read: {shown}"
+        raise LockError(what, str(error), hint) from None
+    if checksum != actual:
+        what = f"the lock was changed by hand, its checksum does not fit: {shown}"
+        raise LockError(what, hint=hint)
+    if stale:
+        what = f"the lock is older than `images/variants.yaml`: {shown}"
+        raise LockError(what, hint=hint)
+    return body

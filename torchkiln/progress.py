@@ -1,0 +1,52 @@
+"""One line on stderr that says how far a long step is: bytes, rate, time left."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+
+class Progress:
+    """A bar over `total` bytes (None where unknown); silent where stderr is no terminal.
+
+    Safe to advance from several threads. Use as a context manager.
+    """
+
+    def __init__(self, label: str, total: int | None) -> None:
+        # disable=None is tqdm's own rule for "only on a terminal".
+        self._bar: tqdm[Any] = tqdm(
+            total=total,
+            desc=label,
+            unit="B",
+            unit_scale=True,
+            unit_divisor=1000,
+            disable=None,
+            file=sys.stderr,
+            leave=False,
+            dynamic_ncols=True,
+        )
+
+    def advance(self, count: int) -> None:
+        """Add `count` bytes to what is done; negative where a broken download starts again."""
+        self._bar.update(count)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.close()
+
+
+def say(message: str) -> None:
+    """Tell the person at the terminal something; stdout is kept for results."""
+    tqdm.write(message, file=sys.stderr)

@@ -1,0 +1,165 @@
+"""The store: every input and output, by the sha256 of its bytes.
+
+    blobs/sha256/<hex>   wheels, .debs, layers, configs, manifests
+    records/<kind>/<key>.json   what was made from what (a layer's key to its digests)
+    images/<variant>/    OCI layouts, hard links into blobs
+    trees/<diff_id>/     unpacked layers, for running
+    tmp/                 work in progress, each entry locked by the process that owns it
+
+A blob appears under its name only when it is whole, by rename after fsync. So whatever has a name
+can be trusted after a kill -9, and two builds at once can only write the same bytes twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torchkiln.errors import StoreError
+from torchkiln.files import write_atomic
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+
+def default_root(environ: Mapping[str, str]) -> Path:
+    """Return `$TORCHKILN_HOME`, or `torchkiln` in the user's cache folder (XDG base directories)."""
+    if home := environ.get("TORCHKILN_HOME"):
+        return Path(home).absolute()
+    cache = environ.get("XDG_CACHE_HOME") or Path(environ.get("HOME", "~")).expanduser() / ".cache"
+    return Path(cache) / "torchkiln"
+
+
+@dataclass(frozen=True)
+class Store:
+    """A store at `root`; made on first use."""
+
+    root: Path
+
+    def blob(self, sha256: str) -> Path:
+        """Return where the blob with this hash lies or would lie."""
+        return self.root / "blobs" / "sha256" / sha256
+
+    def has(self, sha256: str, size: int | None = None) -> bool:
+        """Tell whether the blob is there, and with the size that it must have if that is known."""
+        try:
+            actual = self.blob(sha256).stat().st_size
+        except FileNotFoundError:
+            return False
+        return size is None or actual == size
+
+    @contextlib.contextmanager
+    def workspace(self) -> Iterator[Path]:
+        """Give a folder on the store's file system that is gone afterwards.
+
+        The folder is locked while in use, so that `sweep` leaves it alone, and removes it when its
+        owner was killed.
+        """
+        parent = self.root / "tmp"
+        with _reporting(self.root):
+            parent.mkdir(parents=True, exist_ok=True)
+            folder = Path(tempfile.mkdtemp(dir=parent))
+            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            with _reporting(self.root):
+                yield folder
+        finally:
+            remove_tree(folder)
+            os.close(lock)
+
+    def sweep(self) -> None:
+        """Remove what killed processes left in `tmp/`."""
+        for folder in sorted((self.root / "tmp").glob("*")):
+            with contextlib.suppress(FileNotFoundError, BlockingIOError):
+                lock = os.open(folder, os.O_RDONLY)
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    remove_tree(folder)
+                finally:
+                    os.close(lock)
+
+    def adopt(self, path: Path, sha256: str) -> Path:
+        """Move a finished file of a workspace to its name among the blobs; return its new path.
+
+        The caller has computed `sha256` from the bytes that it wrote.
+        """
+        with _reporting(self.root):
+            target = self.blob(sha256)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.chmod(0o444)
+            with path.open("rb") as stream:
+                os.fsync(stream.fileno())
+            path.replace(target)
+        return target
+
+    def put(self, data: bytes) -> str:
+        """Store `data` as a blob and return its sha256 (hex)."""
+        sha256 = hashlib.sha256(data).hexdigest()
+        if not self.has(sha256, len(data)):
+            with self.workspace() as folder:
+                path = folder / "blob"
+                path.write_bytes(data)
+                self.adopt(path, sha256)
+        return sha256
+
+    @contextlib.contextmanager
+    def exclusive(self, name: str) -> Iterator[None]:
+        """Hold the lock `name`, so that two builds at once do a long step once."""
+        path = self.root / "locks" / name
+        with _reporting(self.root):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
+
+    def read_record(self, kind: str, key: str) -> dict[str, Any] | None:
+        """Return the record, None if there is none or it cannot be read."""
+        try:
+            text = self._record(kind, key).read_text(encoding="utf-8")
+            record: dict[str, Any] = json.loads(text)
+        except (FileNotFoundError, ValueError):
+            return None
+        return record
+
+    def write_record(self, kind: str, key: str, value: Mapping[str, Any]) -> None:
+        """Keep `value` under `kind` and `key`."""
+        with _reporting(self.root):
+            write_atomic(self._record(kind, key), json.dumps(value, sort_keys=True) + "\n")
+
+    def _record(self, kind: str, key: str) -> Path:
+        return self.root / "records" / kind / f"{key}.json"
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a folder, also one that holds folders its owner may not write."""
+    for folder, _, _ in os.walk(path):
+        Path(folder).chmod(0o700)
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _reporting(root: Path) -> Iterator[None]:
+    """Turn the store's own file system errors into a `StoreError`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _STORE_ERRNOS:
+            raise
+        what = f"the store cannot be written: {root}"
+        hint = "free some space there, or name another place: export TORCHKILN_HOME=/path"
+        raise StoreError(what, os.strerror(error.errno or 0), hint) from error
+
+
+_STORE_ERRNOS = frozenset({13, 28, 30, 122})  # EACCES, ENOSPC, EROFS, EDQUOT
