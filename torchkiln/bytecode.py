@@ -1,0 +1,102 @@
+"""Bytecode for the modules of a wheel, made by the Python that will run them.
+
+Unchecked hash-based (PEP 552): no clock in it, and no look at the source when it is imported. It is
+shipped because a read-only image could never cache it.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Final
+
+from torchkiln import compile_wheel
+from torchkiln.errors import BuildError
+from torchkiln.layer import Entry
+from torchkiln.lockfile import digest
+from torchkiln.sandbox import Mount, Sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from torchkiln.store import Store
+    from torchkiln.wheel import Source, Wheel
+
+_BATCH: Final = 400
+"""Modules that one process compiles: fixed, because the bytes may depend on it."""
+
+_SCRIPT: Final = "/run/compile_wheel.py"
+_WHEEL: Final = "/run/wheel"
+
+
+def recipe() -> str:
+    """Return what stands for the way bytecode is made, to be part of keys."""
+    return digest([_BATCH, Path(compile_wheel.__file__).read_text(encoding="utf-8")])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compiler:
+    """The Python of a base: `tree` is the unpacked base, `package` its Python's package version."""
+
+    store: Store
+    tree: Path
+    python: str
+    package: str
+
+    def jobs(self, wheel: Wheel) -> list[Callable[[], list[Entry]]]:
+        """Return functions that each give a part of the wheel's bytecode, in whatever order."""
+        starts = range(0, len(wheel.sources), _BATCH)
+        batches = [wheel.sources[start : start + _BATCH] for start in starts]
+        return [partial(self._compile, wheel, batch) for batch in batches]
+
+    def _compile(self, wheel: Wheel, batch: Sequence[Source]) -> list[Entry]:
+        paths = [(source.member, source.path) for source in batch]
+        key = digest([recipe(), self.package, wheel.locked.sha256, paths])
+        record = self.store.read_record("bytecode", key)
+        if record is None or not self.store.has(record["blob"]):
+            record = {"blob": self.store.put(_run(self, wheel, batch))}
+            self.store.write_record("bytecode", key, record)
+        blob = self.store.blob(record["blob"])
+        return list(_entries(blob, wheel.locked.file, f"cpython-{self.python.replace('.', '')}"))
+
+
+def _run(compiler: Compiler, wheel: Wheel, batch: Iterable[Source]) -> bytes:
+    sandbox = Sandbox(
+        root=compiler.tree,
+        env={"PATH": "/usr/bin", "PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8"},
+        mounts=(
+            Mount(source=Path(compile_wheel.__file__), target=_SCRIPT),
+            Mount(source=compiler.store.blob(wheel.locked.sha256), target=_WHEEL),
+        ),
+    )
+    members = json.dumps([[source.member, f"/{source.path}"] for source in batch]).encode()
+    process = sandbox.popen(
+        ["/usr/bin/python3", "-s", "-S", "-B", _SCRIPT, _WHEEL],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    out, err = process.communicate(members)
+    if process.returncode:
+        what = f"bytecode could not be made for: {wheel.locked.file}"
+        raise BuildError(what, err.decode(errors="replace")[-2000:])
+    return out
+
+
+def _entries(blob: Path, owner: str, tag: str) -> Iterator[Entry]:
+    with blob.open("rb") as stream:
+        while line := stream.readline():
+            path, _, length = line.decode().rpartition("\t")
+            data = stream.read(int(length))
+            if data:
+                yield Entry.text(_cached(path, tag), data, owner=owner)
+
+
+def _cached(path: str, tag: str) -> str:
+    """Return where CPython looks for the bytecode of the module at `path` (PEP 3147)."""
+    module = PurePosixPath(path.lstrip("/"))
+    return str(module.parent / "__pycache__" / f"{module.stem}.{tag}.pyc")
+

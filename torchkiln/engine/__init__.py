@@ -1,0 +1,1 @@
+"""Engines: ways from locks to an image."""

