@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from torchkiln.config import CONSTRAINTS, HOME, PREFIX
+from torchkiln.config import CONSTRAINTS, HOME, PREFIX, WORKDIR
 from torchkiln.layer import Entry
 
 if TYPE_CHECKING:
@@ -15,36 +17,66 @@ if TYPE_CHECKING:
     from torchkiln.catalog import Base, Variant
     from torchkiln.lockfile import VariantLock
 
-_OWNER = "torchkiln"
-ROOTFS = Path(__file__).parent / "rootfs"
+ROOTFS: Final = Path(__file__).parent / "rootfs"
 """Files that every image holds at the same path."""
+
+_OWNER: Final = "torchkiln"
+# Where container runtimes put the driver; ldconfig knows them from nvidia.conf.
+_DRIVER_FOLDERS: Final = ("usr/local/nvidia/lib", "usr/local/nvidia/lib64")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFile:
+    """A text file of the image at an absolute `path`; `text` is empty or ends with a newline."""
+
+    path: str
+    text: str
+    executable: bool = False
+
+
+def text_files(base: Base, variant: Variant, lock: VariantLock) -> tuple[ImageFile, ...]:
+    """Return what lies in the image beside packages and smoke suite, for either engine."""
+    files = [
+        ImageFile(path=f"/{CONSTRAINTS}", text=constraints(lock)),
+        ImageFile(path=f"/{HOME}/image.json", text=description(base, variant, lock)),
+    ]
+    for path in sorted(ROOTFS.rglob("*")):
+        if path.is_file():
+            name, executable = f"/{path.relative_to(ROOTFS)}", os.access(path, os.X_OK)
+            files.append(ImageFile(path=name, text=path.read_text(), executable=executable))
+    if variant.cuda:
+        places = "".join(f"/{folder}\n" for folder in _DRIVER_FOLDERS) + "/.singularity.d/libs\n"
+        files.append(ImageFile(path="/etc/ld.so.conf.d/nvidia.conf", text=places))
+    return tuple(files)
 
 
 def own_entries(project: Path, base: Base, variant: Variant, lock: VariantLock) -> list[Entry]:
-    """Return the environment's skeleton, the smoke suite and what describes the image."""
-    entries = [*_folder(ROOTFS, ""), *_folder(project / "smoke", f"{HOME}/smoke/")]
-    entries += _skeleton(base)
-    entries += [
-        _text(CONSTRAINTS, constraints(lock)),
-        _text(f"{HOME}/image.json", description(base, variant, lock)),
+    """Return the entries of the last layer: the environment's skeleton, the suite, text files."""
+    entries = [*_skeleton(base), *_smoke(project / "smoke")]
+    for file in text_files(base, variant, lock):
+        mode = 0o755 if file.executable else 0o644
+        data = file.text.encode()
+        entries.append(Entry.text(file.path.lstrip("/"), data, mode=mode, owner=_OWNER))
+    if variant.cuda:
+        entries += [Entry.directory(folder, owner=_OWNER) for folder in _DRIVER_FOLDERS]
+    return [
+        *entries,
         # Any uid may write here: a place to work, and a target for a mounted folder.
-        Entry.directory("workspace", 0o1777, owner=_OWNER),
+        Entry.directory(WORKDIR.lstrip("/"), 0o1777, owner=_OWNER),
         # Runtimes bind the host's files over these; a read-only root has no room for new ones.
-        _text("etc/hosts", ""),
-        _text("etc/resolv.conf", ""),
+        Entry.text("etc/hosts", b"", owner=_OWNER),
+        Entry.text("etc/resolv.conf", b"", owner=_OWNER),
     ]
-    return entries + (_nvidia() if variant.cuda else [])
 
 
 def constraints(lock: VariantLock) -> str:
-    """Return a pip constraints file with the image's own pins (design: a later install must not
-    swap torch)."""
+    """Return a pip constraints file: the image's own pins, so that no later install swaps torch."""
     return "".join(f"{wheel.name}=={wheel.version}\n" for wheel in lock.wheels)
 
 
 def description(base: Base, variant: Variant, lock: VariantLock) -> str:
     """Return the JSON that the smoke suite compares the image with."""
-    wheels = [vars(wheel) for wheel in lock.wheels]
+    wheels = [{"name": wheel.name, "version": wheel.version} for wheel in lock.wheels]
     body = {
         "variant": variant.id,
         "torch": variant.torch,
@@ -67,20 +99,9 @@ def _skeleton(base: Base) -> list[Entry]:
     ]
 
 
-def _nvidia() -> list[Entry]:
-    """Return the places where container runtimes put the driver, known to ldconfig."""
-    folders = ("usr/local/nvidia/lib", "usr/local/nvidia/lib64")
-    config = "".join(f"/{folder}\n" for folder in folders) + "/.singularity.d/libs\n"
-    places = [Entry.directory(folder, owner=_OWNER) for folder in folders]
-    return [*places, _text("etc/ld.so.conf.d/nvidia.conf", config)]
-
-
-def _folder(root: Path, prefix: str) -> Iterator[Entry]:
-    for path in sorted(root.rglob("*")):
-        if path.is_file() and "__pycache__" not in path.parts:
-            mode = 0o755 if path.stat().st_mode & 0o100 else 0o644
-            name = prefix + str(path.relative_to(root))
-            yield Entry.text(name, path.read_bytes(), mode=mode, owner=_OWNER)
+def _smoke(root: Path) -> Iterator[Entry]:
+    for path in sorted(root.glob("*.py")):
+        yield Entry.text(f"{HOME}/smoke/{path.name}", path.read_bytes(), owner=_OWNER)
 
 
 def _text(path: str, text: str) -> Entry:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import lzma
-from typing import IO, TYPE_CHECKING, Final, cast
+from typing import IO, TYPE_CHECKING, BinaryIO, Final, cast
 
 from debian.arfile import ArError, ArFile
 
@@ -31,7 +31,7 @@ def unpack_deb(path: Path, label: str, unpacker: Unpacker) -> None:
         unpacker.unpack(_member(stream, label), label)
 
 
-def _member(stream: IO[bytes], label: str) -> IO[bytes]:
+def _member(stream: BinaryIO, label: str) -> IO[bytes]:
     try:
         names = {member.name: member for member in ArFile(fileobj=stream).getmembers()}
     except ArError as error:
@@ -39,7 +39,7 @@ def _member(stream: IO[bytes], label: str) -> IO[bytes]:
         raise ArchiveError(what, str(error)) from error
     for name, opener in (("xz", lzma.open), ("gz", gzip.open)):
         if member := names.get(f"data.tar.{name}"):
-            return cast("IO[bytes]", opener(member))
+            return cast("IO[bytes]", opener(cast("IO[bytes]", member)))
     if member := names.get("data.tar"):
         return cast("IO[bytes]", member)
     what = f"this Debian package has no files that can be read: {label}"

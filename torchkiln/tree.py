@@ -11,8 +11,7 @@ import os
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from isal import igzip
-
+from torchkiln.archive import open_gzip
 from torchkiln.errors import ArchiveError
 from torchkiln.lockfile import digest
 from torchkiln.store import remove_tree
@@ -30,7 +29,7 @@ def layer_tree(store: Store, layer: Layer) -> Path:
     target = store.root / "trees" / layer.diff_id
 
     def fill(folder: Path) -> None:
-        with store.blob(layer.digest).open("rb") as blob, igzip.open(blob) as stream:
+        with open_gzip(store.blob(layer.digest)) as stream:
             reader = _HashingReader(stream)
             Unpacker(folder).unpack(io.BufferedReader(reader, 1 << 20), layer.name)
             reader.drain()

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 from installer.records import parse_record_file
 from installer.scripts import Script
 from installer.utils import parse_entrypoints
-from isal import isal_zlib
+from isal.igzip_lib import IsalError
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
 from torchkiln.archive import inflate, member_fault, name_fault
@@ -236,7 +236,7 @@ class _Reader:
                     break
                 actual.update(chunk)
                 yield chunk
-        except isal_zlib.error as error:
+        except IsalError as error:  # type: ignore[misc] # the stub gives an instance
             raise self._refuse(str(error), info.filename) from error
         if size != info.file_size or (sha256 and actual.hexdigest() != sha256):
             raise self._refuse("its bytes are not those that RECORD names", info.filename)

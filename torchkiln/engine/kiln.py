@@ -78,6 +78,16 @@ class Stopwatch:
             self.seconds[name] = round(self.seconds.get(name, 0) + time.monotonic() - start, 2)
 
 
+def space_needed(job: Job) -> int:
+    """Return an upper estimate of the bytes that the build and a run of the image will write.
+
+    A layer is at most 1.2 times as large as its wheels, and unpacks to 4 times their size.
+    """
+    groups = plan_layers(job.lock)
+    missing = [group for group in groups if not _known(job.store, _layer_key(job, group))]
+    return sum(wheel.size * 6 for group in missing for wheel in group.wheels)
+
+
 def build(job: Job, watch: Stopwatch) -> Image:
     """Return the image of `job`, whose inputs are all in the store. Uses no network."""
     job.store.sweep()

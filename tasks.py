@@ -1,0 +1,215 @@
+"""What `./kiln` can do: flags in, one call into `torchkiln`, results out. No logic lives here."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from invoke.context import Context
+from invoke.exceptions import Exit
+from invoke.tasks import task
+
+from torchkiln import bootstrap, catalog, lock, pipeline, render, reports, reproduce, verify
+from torchkiln.errors import DriftError, KilnError, VerifyError
+from torchkiln.image import write_archive
+from torchkiln.run import RunOptions
+from torchkiln.run import run as run_image
+from torchkiln.smoke import smoke as smoke_image
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torchkiln.catalog import Variant
+    from torchkiln.pipeline import Project
+
+ROOT = Path(__file__).resolve().parent
+_WHICH = {
+    "cpu": "the CPU variant",
+    "cuda": "a CUDA variant: 117, 11.7 or cu117",
+}
+_Task = TypeVar("_Task", bound="Callable[..., Any]")
+
+
+def _expected(function: _Task) -> _Task:
+    """Show expected failures without a traceback, each with its own exit code."""
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - invoke's own signature
+        try:
+            return function(*args, **kwargs)
+        except KilnError as error:
+            raise Exit(str(error), error.exit_code) from error
+        except KeyboardInterrupt:
+            raise Exit("stopped", 130) from None
+
+    return wrapper  # type: ignore[return-value]
+
+
+def _selected(cpu: bool, cuda: str) -> tuple[Project, Variant]:  # noqa: FBT001 - a flag
+    project = pipeline.open_project(ROOT)
+    return project, catalog.select(project.catalog, cpu=cpu, cuda=cuda or None)
+
+
+def _after_dashes() -> list[str]:
+    """Return the words after `--` as the shell gave them; invoke joins them and loses quotes."""
+    return sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
+
+
+@task(name="lock", help={**_WHICH, "base": "the Debian base", "all": "the base and every variant"})
+@_expected
+def lock_(c: Context, cpu: bool = False, cuda: str = "", base: bool = False, all: bool = False) -> None:  # noqa: A002, ARG001, FBT001, FBT002, E501
+    """Resolve versions anew and write the locks, then render what follows from them."""
+    project = pipeline.open_project(ROOT)
+    variants = list(project.catalog.variants) if all else []
+    if cpu or cuda:
+        variants = [catalog.select(project.catalog, cpu=cpu, cuda=cuda or None)]
+    if base or all:
+        lock.lock_base(ROOT, project.catalog, project.environ)
+    for variant in variants:
+        lock.lock_variant(ROOT, project.catalog, variant, project.store, project.environ)
+    if not (variants or base):
+        catalog.select(project.catalog, cpu=cpu, cuda=None)
+    render.write(ROOT, pipeline.rendered(project))
+
+
+@task(name="render", help={"check": "change nothing; print a diff and fail where a file differs"})
+@_expected
+def render_(c: Context, check: bool = False) -> None:  # noqa: ARG001, FBT001, FBT002
+    """Render Dockerfiles and environment specs from the locks."""
+    project = pipeline.open_project(ROOT)
+    files = pipeline.rendered(project)
+    if not check:
+        render.write(ROOT, files)
+    elif diff := render.check(ROOT, files):
+        print(diff, end="")
+        what = "rendered files are not what their templates and locks give"
+        raise DriftError(what, hint="./kiln render")
+
+
+@task(help=_WHICH)
+@_expected
+def fetch(c: Context, cpu: bool = False, cuda: str = "") -> None:  # noqa: ARG001, FBT001, FBT002
+    """Bring all inputs of a variant into the store, so that it builds without a network."""
+    report = pipeline.fetch_inputs(*_selected(cpu, cuda))
+    print(reports.fetched(report))
+
+
+@task(
+    help={
+        **_WHICH,
+        "smoke": "run the smoke suite on the image (default)",
+        "verify": "build again from nothing in a second store and compare",
+        "json": "print one JSON object on stdout",
+    }
+)
+@_expected
+def build(  # noqa: PLR0917
+    c: Context,  # noqa: ARG001
+    cpu: bool = False,  # noqa: FBT001, FBT002
+    cuda: str = "",
+    smoke: bool = True,  # noqa: FBT001, FBT002
+    verify: bool = False,  # noqa: FBT001, FBT002
+    json: bool = False,  # noqa: FBT001, FBT002
+) -> None:
+    """Build an image from the locks and see that it trains."""
+    project, variant = _selected(cpu, cuda)
+    report = pipeline.build(project, variant, with_smoke=smoke)
+    if verify:
+        reproduce.rebuild_and_compare(project, variant, report.image)
+    print(reports.as_json(report) if json else reports.built(report))
+
+
+@task(help={**_WHICH, "json": "print the suite's report"})
+@_expected
+def smoke(c: Context, cpu: bool = False, cuda: str = "", json: bool = False) -> None:  # noqa: ARG001, FBT001, FBT002, E501
+    """Run the smoke suite in an image that has been built."""
+    project, variant = _selected(cpu, cuda)
+    report = smoke_image(project.store, pipeline.built_image(project, variant))
+    print(_json(report.document) if json else report.table)
+
+
+@task(name="verify", help=_WHICH)
+@_expected
+def verify_(c: Context, cpu: bool = False, cuda: str = "") -> None:  # noqa: ARG001, FBT001, FBT002
+    """Assert what an image holds: packages, hashes, modes, environment, the cluster contract."""
+    project, variant = _selected(cpu, cuda)
+    image = pipeline.built_image(project, variant)
+    print(verify.verify(pipeline.job(project, variant), image).output)
+
+
+@task(
+    iterable=["mount"],
+    help={
+        **_WHICH,
+        "mount": "a folder of the host, HOST[:TARGET][:rw], more than once",
+        "network": "let the command use the network",
+        "uid": "the user id in the sandbox",
+    },
+)
+@_expected
+def run(  # noqa: PLR0917
+    c: Context,  # noqa: ARG001
+    mount: list[str],
+    cpu: bool = False,  # noqa: FBT001, FBT002
+    cuda: str = "",
+    network: bool = False,  # noqa: FBT001, FBT002
+    uid: int = 1000,
+) -> None:
+    """Run a command in an image, in the sandbox: `run --cpu -- python -c 'import torch'`."""
+    _run(cpu, cuda, _after_dashes(), RunOptions(mounts=tuple(mount), network=network, uid=uid))
+
+
+@task(iterable=["mount"], help=run.help)
+@_expected
+def shell(  # noqa: PLR0917
+    c: Context,  # noqa: ARG001
+    mount: list[str],
+    cpu: bool = False,  # noqa: FBT001, FBT002
+    cuda: str = "",
+    network: bool = False,  # noqa: FBT001, FBT002
+    uid: int = 1000,
+) -> None:
+    """Start a shell in an image, in the sandbox."""
+    options = RunOptions(mounts=tuple(mount), network=network, uid=uid, interactive=True)
+    _run(cpu, cuda, ["/bin/bash"], options)
+
+
+def _run(cpu: bool, cuda: str, argv: list[str], options: RunOptions) -> None:  # noqa: FBT001
+    if not argv:
+        raise Exit("error: no command to run\n\nhint: ./kiln run --cpu -- python --version", 2)
+    project, variant = _selected(cpu, cuda)
+    code = run_image(project.store, pipeline.built_image(project, variant), argv, options)
+    if code:
+        raise Exit("", code)
+
+
+@task(help={**_WHICH, "output": "the archive's path, - for stdout"})
+@_expected
+def export(c: Context, output: str, cpu: bool = False, cuda: str = "") -> None:  # noqa: ARG001, FBT001, FBT002, E501
+    """Write an image as an archive that `docker load` and `podman load` take."""
+    project, variant = _selected(cpu, cuda)
+    image = pipeline.built_image(project, variant)
+    if output == "-":
+        write_archive(image.layout, sys.stdout.buffer)
+    else:
+        reports.write_file(Path(output), lambda stream: write_archive(image.layout, stream))
+
+
+@task(help={"only": "a pytest expression (-k) that selects tests", "path": "a folder of tests"})
+@_expected
+def test(c: Context, only: str = "", path: str = "tests") -> None:  # noqa: ARG001
+    """Run all tests; those that this machine cannot run are named at the end."""
+    bootstrap.require_dev()
+    command = [sys.executable, "-m", "pytest", path, *(["-k", only] if only else [])]
+    code = os.spawnv(os.P_WAIT, sys.executable, command)  # noqa: S606 - a list, no shell
+    if code:
+        what = "tests failed"
+        raise VerifyError(what)
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, indent=2, sort_keys=True)

@@ -1,0 +1,314 @@
+"""`kiln` on a copy of the project, whose requirements are one small wheel called `invoke`."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from torchkiln import bootstrap
+from torchkiln.errors import HostError
+
+PROJECT = Path(__file__).resolve().parents[2]
+LOCKS = PROJECT / "envs/kiln"
+INVOKE = "import sys\ndef main():\n    print(*sys.argv[1:], sep='|')\n"
+MAKING = "Making `.venv` with Python"
+
+
+class Clone:
+    """A copy of the project, and a package index in a folder that pip is configured for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root = folder / "the clone"
+        self.wheels = folder / "wheels"
+        self.wheels.mkdir(parents=True)
+        shutil.copytree(PROJECT / "torchkiln", self.root / "torchkiln")
+        shutil.copy2(PROJECT / "kiln", self.root)
+        self.env = {
+            "HOME": str(folder),
+            "PATH": os.environ["PATH"],
+            "PIP_FIND_LINKS": str(self.wheels),
+            "PIP_NO_INDEX": "1",
+            "PIP_CONFIG_FILE": os.devnull,
+            "PIP_USER": "1",  # as some have in pip.conf; pip refuses it in a virtual environment
+            "TORCHKILN_PYTHON": str(Path(sys.executable).resolve()),
+        }
+        self.require("1.0")
+
+    def require(self, version: str) -> None:
+        """Publish `invoke` at `version` and lock it."""
+        wheel = self.wheels / f"invoke-{version}-py3-none-any.whl"
+        info = f"invoke-{version}.dist-info"
+        with zipfile.ZipFile(wheel, "w") as archive:
+            archive.writestr("invoke_main.py", INVOKE)
+            archive.writestr(f"{info}/METADATA", f"Name: invoke\nVersion: {version}\n")
+            archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\n")
+            script = "[console_scripts]\ninvoke = invoke_main:main\n"
+            archive.writestr(f"{info}/entry_points.txt", script)
+            archive.writestr(f"{info}/RECORD", "")
+        path = self.root / "envs/kiln/requirements.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sha256 = hashlib.sha256(wheel.read_bytes()).hexdigest()
+        path.write_text(f"invoke=={version} --hash=sha256:{sha256}\n")
+
+    def start(self, *arguments: str, cwd: Path = Path("/")) -> subprocess.Popen[str]:
+        """Run in the background, in a process group of its own."""
+        kiln = os.path.relpath(self.root / "kiln", cwd)
+        return subprocess.Popen(
+            [kiln, *arguments],
+            cwd=cwd,
+            env=self.env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def kiln(self, *arguments: str, cwd: Path = Path("/")) -> tuple[int, str, str]:
+        """Run to the end; return exit code, stdout, stderr."""
+        process = self.start(*arguments, cwd=cwd)
+        out, err = process.communicate(timeout=60)
+        return process.returncode, out, err
+
+    def installed(self) -> list[str]:
+        """Return which `invoke` the environment holds."""
+        found = self.root.glob(".venv/lib/python3.*/site-packages/invoke-*.dist-info")
+        return [path.name for path in found]
+
+    def answer(self, *arguments: str) -> tuple[int, str, str]:
+        """Return what a `kiln` that works silently gives for these arguments."""
+        return 0, "|".join(["--search-root", str(self.root), *arguments]) + "\n", ""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    """A clone whose `.venv` is made; for tests that change nothing."""
+    clone = Clone(tmp_path_factory.mktemp("made"))
+    assert MAKING in clone.kiln("--version")[2]
+    return clone
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Clone:
+    """A fresh clone."""
+    return Clone(tmp_path)
+
+
+@pytest.fixture
+def settled(made: Clone, clone: Clone) -> Clone:
+    """A clone of the test's own that trusts its `.venv`."""
+    shutil.copytree(made.root / ".venv", clone.root / ".venv", symlinks=True)
+    stamp = clone.root / ".venv/.stamp"
+    stamp.write_text(stamp.read_text().replace(str(made.root), str(clone.root)))
+    return clone
+
+
+def test_the_second_use_is_silent(made: Clone) -> None:
+    assert made.answer("build", "--cpu") == made.kiln("build", "--cpu")
+
+
+def test_arguments_arrive_as_they_were_typed(made: Clone) -> None:
+    typed = ("run", "--", "a b", "*", "", "$HOME")
+
+    assert made.answer(*typed) == made.kiln(*typed)
+
+
+def test_no_arguments_list_the_tasks(made: Clone) -> None:
+    assert made.answer("--list") == made.kiln()
+
+
+def test_kiln_works_from_any_folder_and_through_a_link(made: Clone, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(made.root / "kiln")
+
+    from_inside = made.kiln("x", cwd=made.root / "torchkiln")
+    through_link = subprocess.run(
+        ["./link", "x"], cwd=tmp_path, env=made.env, stdout=-1, check=True
+    )
+
+    assert made.answer("x") == from_inside
+    assert made.answer("x")[1] == through_link.stdout.decode()
+
+
+@pytest.mark.parametrize("variable", ["PYTHONPATH", "PYTHONHOME"])
+def test_foreign_python_settings_do_not_get_in(made: Clone, tmp_path: Path, variable: str) -> None:
+    (tmp_path / "invoke_main.py").write_text("raise SystemExit('foreign')")
+    clone = Clone(tmp_path / "copy")
+    clone.root, clone.env = made.root, {**made.env, variable: str(tmp_path)}
+
+    assert made.answer("x") == clone.kiln("x")
+
+
+def test_changed_requirements_make_the_environment_anew(settled: Clone) -> None:
+    settled.require("2.0")
+
+    _, _, err = settled.kiln()
+
+    assert MAKING in err
+    assert ["invoke-2.0.dist-info"] == settled.installed()
+
+
+def test_a_moved_clone_gets_an_environment_that_works(settled: Clone) -> None:
+    """Scripts of a virtual environment hold the path of its Python."""
+    settled.root = settled.root.rename(settled.root.with_name("moved"))
+
+    code, out, err = settled.kiln("x")
+
+    assert MAKING in err
+    assert settled.answer("x")[:2] == (code, out)
+
+
+def test_a_python_that_is_gone_makes_the_environment_anew(settled: Clone) -> None:
+    """As after an upgrade of the distribution."""
+    (settled.root / ".venv/bin/python").unlink()
+    (settled.root / ".venv/bin/python").symlink_to("/usr/bin/python3.9999")
+
+    code, out, err = settled.kiln("x")
+
+    assert MAKING in err
+    assert settled.answer("x")[:2] == (code, out)
+
+
+@pytest.mark.parametrize("milestone", ["pyvenv.cfg", "bin/invoke"])
+def test_an_environment_killed_in_the_making_is_not_trusted(clone: Clone, milestone: str) -> None:
+    process = clone.start("x")
+    while process.poll() is None and not (clone.root / ".venv" / milestone).exists():
+        time.sleep(0.001)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not (clone.root / ".venv/.stamp").exists()
+
+    code, out, err = clone.kiln("x")
+
+    assert clone.answer("x")[:2] == (code, out)
+    assert MAKING in err
+
+
+def test_two_first_uses_at_once_make_one_environment(clone: Clone) -> None:
+    processes = [clone.start("x"), clone.start("x")]
+
+    results = [process.communicate(timeout=60) for process in processes]
+
+    assert [clone.answer("x")[1]] * 2 == [out for out, _ in results]
+    assert 1 == sum(MAKING in err for _, err in results)
+
+
+def test_a_step_that_outlives_kiln_is_waited_for(clone: Clone) -> None:
+    """Where only the parent was killed, its child still writes to `.venv`."""
+    process = clone.start("x")
+    while not (clone.root / ".venv/pyvenv.cfg").exists():
+        time.sleep(0.001)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+    os.kill(int(children), signal.SIGKILL)
+
+    code, out, err = clone.kiln("x")
+
+    assert "Waiting for another `kiln`" in err
+    assert clone.answer("x")[:2] == (code, out)
+    process.communicate()
+
+
+@pytest.mark.parametrize("lock", ["invoke==1.0 --hash=sha256:" + "0" * 64, "invoke==1.0"])
+def test_a_wheel_that_is_not_locked_by_its_hash_is_refused(clone: Clone, lock: str) -> None:
+    (clone.root / "envs/kiln/requirements.txt").write_text(f"{lock}\n")
+
+    code, _, err = clone.kiln()
+
+    assert 10 == code
+    assert "error: the environment cannot be made: `.venv`\n" in err
+    assert "hashes" in err.lower()
+    assert "\n\nhint: " in err
+    assert [] == clone.installed()
+
+
+def test_a_python_too_old_is_named_before_any_work(clone: Clone) -> None:
+    old = clone.root.parent / "python3.9"
+    old.write_text("#!/bin/sh\necho 3.9.2\nexit 1\n")
+    old.chmod(0o755)
+    clone.env["TORCHKILN_PYTHON"] = str(old)
+
+    code, _, err = clone.kiln()
+
+    assert 10 == code
+    assert err.startswith(f"error: Torchkiln needs Python 3.10 to 3.14\n  tried: {old} 3.9.2\n")
+    assert "\n\nhint: " in err
+    assert not (clone.root / ".venv").exists()
+
+
+def test_a_newer_python_is_found_beside_one_too_old(clone: Clone, tmp_path: Path) -> None:
+    """`python3` comes first, then those that carry their version in their name."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name in ("cat", "dirname", "readlink", "sh", "sha256sum"):
+        (programs / name).symlink_to(shutil.which(name) or name)
+    answers = {"python3": "echo 3.6.8; exit 1", "python3.12": f"echo {programs}/found"}
+    for name, script in (answers | {"found": "echo found; exit 3"}).items():
+        (programs / name).write_text(f"#!/bin/sh\n{script}\n")
+        (programs / name).chmod(0o755)
+    clone.env = {"PATH": str(programs)}
+
+    assert (3, "found\n", "") == clone.kiln()
+
+
+def test_a_python_without_ensurepip_is_named_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Debian without python3-venv."""
+    monkeypatch.setitem(sys.modules, "ensurepip", None)
+
+    with pytest.raises(HostError) as caught:
+        bootstrap.prepare(tmp_path, "stamp", os.environ)
+
+    assert "no module `ensurepip`" in caught.value.what
+    assert f"python3.{sys.version_info.minor}-venv" in caught.value.hint
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_a_disk_too_full_is_told_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bootstrap, "VENV_BYTES", 10**18)
+
+    with pytest.raises(HostError) as caught:
+        bootstrap.prepare(tmp_path, "stamp", os.environ)
+
+    assert f"too little disk space: {tmp_path / '.venv'}" == caught.value.what
+    assert [] == list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "dev-requirements.txt"])
+def test_the_locks_name_no_place(name: str) -> None:
+    """Where packages come from is what the user's pip is configured for."""
+    assert "://" not in (LOCKS / name).read_text()
+
+
+def test_the_locks_hold_what_pyproject_asks_for() -> None:
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 cannot read TOML")
+    asked = tomllib.loads((PROJECT / "pyproject.toml").read_text())
+
+    runtime, dev = pins("requirements.txt"), pins("dev-requirements.txt")
+
+    assert set() == set(asked["project"]["dependencies"]) - runtime.keys()
+    assert set() == set(asked["dependency-groups"]["dev"]) - dev.keys()
+
+
+def test_the_dev_lock_agrees_with_the_other() -> None:
+    """Both go into one environment."""
+    runtime, dev = pins("requirements.txt"), pins("dev-requirements.txt")
+
+    assert {} == {name: dev[name] for name in runtime.keys() & dev if runtime[name] != dev[name]}
+
+
+def pins(name: str) -> dict[str, str]:
+    lines = (LOCKS / name).read_text().splitlines()
+    found = (
+        line.split(maxsplit=1)[0].partition("==") for line in lines if "==" in line.split(" ")[0]
+    )
+    return {package: version for package, _, version in found}

@@ -1,0 +1,168 @@
+"""Make `.venv` from the hash-locked requirements; `kiln` runs this with the system's Python.
+
+`.venv` is trusted only for what its stamp says, and the stamp is written last. So a `.venv` that
+was interrupted, even with kill -9, is made anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from torchkiln import host
+from torchkiln.errors import HostError, KilnError
+from torchkiln.files import write_atomic
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+PROJECT: Final = Path(__file__).resolve().parents[1]
+VENV_BYTES: Final = 300_000_000
+"""100 MB with the requirements, 270 MB with the dev requirements too, and something to spare."""
+
+STAMP: Final = ".stamp"
+DEV_STAMP: Final = ".dev-stamp"
+
+
+def main(stamp: str) -> int:
+    """Make the environment for `stamp` (opaque: `kiln` compares it); return the exit code."""
+    try:
+        prepare(PROJECT, stamp, os.environ)
+    except KilnError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def prepare(project: Path, stamp: str, environ: Mapping[str, str]) -> None:
+    """Make `.venv` in `project` unless it is there for `stamp`; raise `HostError` if it cannot."""
+    venv = project / ".venv"
+    space = host.Space(
+        path=venv, size=VENV_BYTES, hint="clone to a place of your own that has room"
+    )
+    host.demand([*_python_faults(), *host.faults(environ, [space])])
+    with _locked(venv) as lock:
+        if _read(venv / STAMP) == stamp and (venv / "bin/python").exists():
+            return
+        _say(f"Making `.venv` with Python {sys.version.split()[0]}, once")
+        _clear(venv)
+        # Resolved, so that a distribution upgrade leaves a dead link, which `kiln` notices, and not
+        # another Python without our packages.
+        _run([str(Path(sys.executable).resolve()), "-I", "-m", "venv", str(venv)], lock)
+        _install(venv, project / "envs/kiln/requirements.txt", lock)
+        write_atomic(venv / STAMP, f"{stamp}\n")
+
+
+def require_dev(project: Path = PROJECT) -> None:
+    """Install the dev requirements (test tools, linters) into `.venv` unless they are there."""
+    venv, requirements = project / ".venv", project / "envs/kiln/dev-requirements.txt"
+    stamp = hashlib.sha256(requirements.read_bytes()).hexdigest()
+    with _locked(venv) as lock:
+        if _read(venv / DEV_STAMP) == stamp:
+            return
+        _say("Installing the test tools into `.venv`, once")
+        _install(venv, requirements, lock)
+        write_atomic(venv / DEV_STAMP, f"{stamp}\n")
+
+
+def _python_faults() -> Iterator[host.Fault]:
+    """Debian and Ubuntu ship `venv` without `ensurepip` until python3-venv is installed."""
+    missing = [name for name in ("venv", "ensurepip") if importlib.util.find_spec(name) is None]
+    if missing:
+        what = f"this Python has no module `{missing[0]}`: {sys.executable}"
+        package = f"python{sys.version_info.major}.{sys.version_info.minor}-venv"
+        hint = f"sudo apt-get install {package}, or `TORCHKILN_PYTHON=/path/to/python3 ./kiln`"
+        yield host.Fault(what=what, hint=hint)
+
+
+@contextlib.contextmanager
+def _locked(venv: Path) -> Iterator[int]:
+    """Hold the lock of `venv`; it goes with the last process that has its descriptor."""
+    try:
+        venv.mkdir(exist_ok=True)
+        # A file opened for writing: NFS locks no other (flock(2), "NFS details").
+        lock = os.open(venv / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise _failure(str(error)) from error
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _say("Waiting for another `kiln` that is making `.venv`")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield lock
+    finally:
+        os.close(lock)
+
+
+def _clear(venv: Path) -> None:
+    """Remove everything in `venv` but the lock; the stamp first, so that no rest is trusted."""
+    for stamp in (STAMP, DEV_STAMP):
+        (venv / stamp).unlink(missing_ok=True)
+    for entry in venv.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry.name != ".lock":
+            entry.unlink()
+
+
+def _install(venv: Path, requirements: Path, lock: int) -> None:
+    """Let pip, as the user configured it, install `requirements`; never from source."""
+    command = [str(venv / "bin/python"), "-I", "-m", "pip", "install", "--no-input", "--no-user"]
+    command += ["--disable-pip-version-check", "--progress-bar=off"]
+    command += ["--require-hashes", "--only-binary=:all:", f"--requirement={requirements}"]
+    _run(command, lock)
+
+
+def _run(command: Sequence[str], lock: int) -> None:
+    """Run `command`, what it is at shown on a terminal; raise `HostError` with its end.
+
+    The command inherits the lock: where we are killed and it goes on, nobody comes between.
+    """
+    terminal = sys.stderr.isatty()
+    output = []
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        pass_fds=[lock],
+    ) as process:
+        for line in process.stdout or ():
+            output.append(line)
+            if terminal and line.startswith(("Collecting", "Downloading", "Installing")):
+                width = shutil.get_terminal_size().columns - 1
+                print(f"\r\033[K{line.strip()[:width]}", end="", file=sys.stderr, flush=True)  # noqa: T201
+    if terminal:
+        print("\r\033[K", end="", file=sys.stderr, flush=True)  # noqa: T201
+    if process.returncode != 0:
+        raise _failure("".join(output[-10:]))
+
+
+def _failure(why: str) -> HostError:
+    hint = "`python3 -m pip config list` shows which package index pip uses"
+    return HostError("the environment cannot be made: `.venv`", why, hint)
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8").strip() if path.exists() else ""
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr)  # noqa: T201
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,68 @@
+"""Where two layers differ: by path and by field, so that a broken promise can be mended."""
+
+from __future__ import annotations
+
+import hashlib
+import tarfile
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Final
+
+from torchkiln.archive import open_gzip
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_FIELDS: Final = ("type", "mode", "uid", "gid", "uname", "gname", "mtime", "size", "linkname")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """One field of one path that is not the same; a missing path has the field `presence`."""
+
+    layer: str
+    path: str
+    field: str
+    first: str
+    second: str
+
+    def __str__(self) -> str:
+        """Return the difference as one line."""
+        return f"{self.layer}: /{self.path}: {self.field}: {self.first} != {self.second}"
+
+
+def layer_differences(layer: str, first: Path, second: Path) -> Iterator[Difference]:
+    """Give the differences between two compressed layers; none where only the codec differs."""
+    one, two = _members(first), _members(second)
+    for path in sorted(one.keys() | two.keys()):
+        if path not in one or path not in two:
+            present = ("there", "absent") if path in one else ("absent", "there")
+            yield Difference(
+                layer=layer, path=path, field="presence", first=present[0], second=present[1]
+            )
+            continue
+        for field, value in one[path].items():
+            if value != two[path][field]:
+                yield Difference(
+                    layer=layer, path=path, field=field, first=value, second=two[path][field]
+                )
+
+
+def _members(path: Path) -> dict[str, dict[str, str]]:
+    found = {}
+    with open_gzip(path) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
+        for order, member in enumerate(archive):
+            fields = {name: str(getattr(member, name)) for name in _FIELDS}
+            fields["mode"] = f"{member.mode:o}"
+            if content := archive.extractfile(member):
+                fields["content"] = _sha256(content)
+            fields["order"] = str(order)
+            found[member.name] = fields
+    return found
+
+
+def _sha256(content: IO[bytes]) -> str:
+    digest = hashlib.sha256()
+    while data := content.read(1 << 20):
+        digest.update(data)
+    return digest.hexdigest()

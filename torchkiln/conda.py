@@ -1,0 +1,96 @@
+"""What a conda environment of a variant is made from, and which channel has its torch.
+
+Facts as data, collected on 2026-11-23 from pytorch.org's previous-versions page, pytorch/pytorch
+issue 138506 (the end of the `pytorch` channel) and the history of conda-forge/pytorch-cpu-feedstock
+(74dd3d4). No conda channel can be reached from where this was written: nothing here was solved.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+if TYPE_CHECKING:
+    from torchkiln.catalog import Variant
+    from torchkiln.lockfile import VariantLock
+
+Source = Literal["conda-forge", "pytorch", "pip"]
+
+# The `pytorch` channel ended with 2.5.1: its CUDA builds, by torch's minor. Each has a CPU build.
+_PYTORCH_CHANNEL: Final = {
+    "1.13": ("11.6", "11.7"),
+    "2.0": ("11.7", "11.8"),
+    "2.1": ("11.8", "12.1"),
+    "2.2": ("11.8", "12.1"),
+    "2.3": ("11.8", "12.1"),
+    "2.4": ("11.8", "12.1", "12.4"),
+    "2.5": ("11.8", "12.1", "12.4"),
+}
+# conda-forge's CUDA builds after that. Each has a CPU build.
+_CONDA_FORGE: Final = {
+    "2.6.0": ("12.6",),
+    "2.7.0": ("12.6",),
+    "2.7.1": ("12.6", "12.9"),
+    "2.8.0": ("12.9",),
+    "2.9.0": ("12.9",),
+    "2.9.1": ("12.9",),
+    "2.10.0": ("12.9", "13.0"),
+    "2.11.0": ("12.9", "13.0"),
+    "2.12.0": ("12.9", "13.0"),
+    "2.12.1": ("12.9", "13.0"),
+    "2.13.0": ("12.9", "13.0"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CondaSpec:
+    """An environment.yml.
+
+    `pip` is whether the wheels of requirements.txt are installed into it; `needs_driver` is the
+    CUDA that conda wants to see in the machine's driver before it installs (`__cuda`).
+    """
+
+    channels: tuple[str, ...]
+    dependencies: tuple[str, ...]
+    pip: bool
+    needs_driver: str | None
+
+
+def source(torch: str, cuda: str | None) -> Source:
+    """Return the channel that has this build of torch; `pip` where none is known to have it."""
+    minor = ".".join(torch.split(".")[:2])
+    if minor in _PYTORCH_CHANNEL and cuda in (None, *_PYTORCH_CHANNEL[minor]):
+        return "pytorch"
+    if torch in _CONDA_FORGE and cuda in (None, *_CONDA_FORGE[torch]):
+        return "conda-forge"
+    return "pip"
+
+
+def conda_spec(variant: Variant, lock: VariantLock) -> CondaSpec:
+    """Return the environment of `variant`: torch from its channel, companions as locked."""
+    python = f"python={lock.python}"
+    names = sorted(canonicalize_name(Requirement(one).name) for one in variant.packages)
+    companions = [f"{name}={lock.wheel(name).version.split('+')[0]}" for name in names]
+    where = source(variant.torch, variant.cuda)
+    if where == "pip":
+        channels, torch, companions = ["conda-forge"], [], ["pip"]
+    elif where == "pytorch":
+        channels = ["pytorch", *(["nvidia"] if variant.cuda else []), "conda-forge"]
+        build = f"pytorch-cuda={variant.cuda}" if variant.cuda else "cpuonly"
+        # mkl 2024.1 dropped iJIT_NotifyEvent, which the channel's torch is linked against.
+        torch = [f"pytorch={variant.torch}", build, "mkl<2024.1"]
+    elif variant.cuda:
+        channels = ["conda-forge"]
+        build = f"cuda{variant.cuda.replace('.', '')}*"
+        torch = [f"pytorch={variant.torch}={build}", f"cuda-version={variant.cuda}"]
+    else:
+        channels, torch = ["conda-forge"], [f"pytorch={variant.torch}=cpu*"]
+    return CondaSpec(
+        channels=(*channels, "nodefaults"),
+        dependencies=(python, *torch, *companions),
+        pip=where == "pip",
+        needs_driver=variant.cuda if where == "conda-forge" else None,
+    )

@@ -1,0 +1,251 @@
+"""Bring every locked file that the store lacks into the store: in parallel, each one checked.
+
+After this stage nothing uses the network. Where all files are there, this one does not either.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO, Final, Literal
+from urllib.parse import quote
+
+from torchkiln import mirror, pipconf
+from torchkiln.download import download, exclusive
+from torchkiln.errors import FetchError, StoreError
+from torchkiln.index import Finder, Source, sources
+from torchkiln.lockfile import DEFAULT_SOURCE
+from torchkiln.progress import Progress
+from torchkiln.transport import StatusError, Transport
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from torchkiln.lockfile import LockedDeb, LockedWheel
+    from torchkiln.store import Store
+
+_THREADS: Final = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """A file that a lock names; `place` is a .deb's archive or the index that a wheel came from."""
+
+    kind: Literal["wheel", "deb"]
+    name: str
+    file: str
+    size: int
+    sha256: str
+    place: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class FetchReport:
+    """What a fetch did; `bytes_fetched` counts what came from elsewhere in this run."""
+
+    bytes_fetched: int
+    files: int
+    seconds: float
+
+
+def fetch(
+    store: Store,
+    wheels: Sequence[LockedWheel],
+    debs: Sequence[LockedDeb],
+    indexes: Mapping[str, str],
+    environ: Mapping[str, str],
+) -> FetchReport:
+    """Put all `wheels` and `debs` into `store`; `indexes` are the catalog's, name to URL.
+
+    All files that cannot be had are named in one `FetchError`; a full disk is a `StoreError`.
+    """
+    started = time.monotonic()
+    missing = _missing(store, [*map(_of_wheel, wheels), *map(_of_deb, debs)])
+    if not missing:
+        return FetchReport(bytes_fetched=0, files=0, seconds=time.monotonic() - started)
+    _check_space(store, missing)
+    config = pipconf.read(environ)
+    mirrors = mirror.mirrors(environ) if any(w.kind == "deb" for w in missing) else {}
+    transport = Transport(config, environ)
+    with (
+        contextlib.closing(transport),
+        Progress("fetch", sum(wanted.size for wanted in missing)) as progress,
+    ):
+        fetcher = _Fetcher(
+            store=store,
+            transport=transport,
+            finder=Finder(transport),
+            config=config,
+            indexes=indexes,
+            mirrors=mirrors,
+            progress=progress,
+        )
+        received = fetcher.run(missing)
+    seconds = time.monotonic() - started
+    return FetchReport(bytes_fetched=received, files=len(missing), seconds=seconds)
+
+
+def _of_wheel(wheel: LockedWheel) -> Wanted:
+    return Wanted(
+        kind="wheel",
+        name=wheel.name,
+        file=wheel.file,
+        size=wheel.size,
+        sha256=wheel.sha256,
+        place=wheel.source,
+    )
+
+
+def _of_deb(deb: LockedDeb) -> Wanted:
+    return Wanted(
+        kind="deb",
+        name=deb.name,
+        file=deb.filename,
+        size=deb.size,
+        sha256=deb.sha256,
+        place=deb.archive,
+    )
+
+
+def _missing(store: Store, wanted: Sequence[Wanted]) -> list[Wanted]:
+    """Return what the store lacks, each file once, the largest first."""
+    by_hash = {entry.sha256: entry for entry in wanted}
+    lacking = [w for w in by_hash.values() if not store.has(w.sha256, w.size)]
+    return sorted(lacking, key=lambda w: (-w.size, w.file))
+
+
+def _partial(store: Store, wanted: Wanted) -> Path:
+    return store.root / "partial" / wanted.sha256
+
+
+def _check_space(store: Store, missing: Sequence[Wanted]) -> None:
+    try:
+        store.root.mkdir(parents=True, exist_ok=True)
+        partials = [_partial(store, wanted) for wanted in missing]
+        present = sum(path.stat().st_size for path in partials if path.exists())
+        free = shutil.disk_usage(store.root).free
+    except OSError as error:
+        raise _store_error(store, error) from None
+    needed = sum(wanted.size for wanted in missing) - present
+    if needed > free:
+        what = f"not enough space in the store: {store.root}"
+        why = f"{needed / 1e6:,.0f} MB are to be fetched, {free / 1e6:,.0f} MB are free"
+        raise StoreError(what, why, "name a place with more space: export TORCHKILN_HOME=/path")
+
+
+def _store_error(store: Store, error: OSError) -> StoreError:
+    what = f"the store cannot be written: {store.root}"
+    hint = "free some space there, or name another place: export TORCHKILN_HOME=/path"
+    return StoreError(what, error.strerror or str(error), hint)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Fetcher:
+    """One fetch under way: what its threads share."""
+
+    store: Store
+    transport: Transport
+    finder: Finder
+    config: pipconf.PipConfig
+    indexes: Mapping[str, str]
+    mirrors: Mapping[str, str]
+    progress: Progress
+
+    def run(self, missing: Sequence[Wanted]) -> int:
+        """Fetch all and return the bytes that came; a broken store or Ctrl-C ends it at once."""
+        with ThreadPoolExecutor(_THREADS) as pool:
+            futures = [pool.submit(self._bring, wanted) for wanted in missing]
+            try:
+                results = [future.result() for future in as_completed(futures)]
+            except BaseException:
+                self.transport.cancel()
+                pool.shutdown(cancel_futures=True)
+                raise
+        failures = [result for result in results if isinstance(result, FetchError)]
+        if failures:
+            raise _summary(failures, len(missing))
+        return sum(result for result in results if isinstance(result, int))
+
+    def _bring(self, wanted: Wanted) -> int | FetchError:
+        """Put one file into the store; return the bytes that came, or why it cannot be had."""
+        path = _partial(self.store, wanted)
+        try:
+            with exclusive(path) as stream:
+                if self.store.has(wanted.sha256, wanted.size):  # by the process we waited for
+                    path.unlink()
+                    return 0
+                received = self._download(wanted, stream)
+                self.store.adopt(path, wanted.sha256)
+        except FetchError as error:
+            return error
+        except OSError as error:
+            raise _store_error(self.store, error) from error
+        return received
+
+    def _download(self, wanted: Wanted, stream: BinaryIO) -> int:
+        """Complete the partial file from the first place that can; return the bytes that came."""
+        failures: list[FetchError] = []
+        for url in self._urls(wanted, failures):
+            outcome = self._try(wanted, url, stream)
+            if isinstance(outcome, int):
+                return outcome
+            failures.append(outcome)
+        raise _failure(wanted, failures)
+
+    def _try(self, wanted: Wanted, url: str, stream: BinaryIO) -> int | FetchError:
+        try:
+            return download(
+                self.transport,
+                url,
+                size=wanted.size,
+                sha256=wanted.sha256,
+                stream=stream,
+                report=self.progress.advance,
+            )
+        except FetchError as error:
+            return error
+
+    def _urls(self, wanted: Wanted, failures: list[FetchError]) -> Iterator[str]:
+        """Yield where the file may be, each URL once."""
+        if wanted.kind == "deb":
+            yield f"{self.mirrors[wanted.place]}/{quote(wanted.file, safe='/+~:')}"
+            return
+        asked = sources(self.config)
+        if wanted.place != DEFAULT_SOURCE and not self.config.no_index:
+            asked = (*asked, Source(kind="index", location=self.indexes[wanted.place]))
+        seen: set[str] = set()
+        for link in self.finder.search(wanted.name, asked, failures):
+            fits = link.sha256 == wanted.sha256 if link.sha256 else link.filename == wanted.file
+            if fits and link.url not in seen:
+                seen.add(link.url)
+                yield link.url
+
+
+def _failure(wanted: Wanted, failures: Sequence[FetchError]) -> FetchError:
+    """Return the error for one file."""
+    what = f"cannot fetch {wanted.file.rpartition('/')[2]}"
+    why = "\n".join(f"{failure.what}: {failure.why}" for failure in failures)
+    hint = next((failure.hint for failure in failures if failure.hint), "")
+    if wanted.kind == "deb":
+        if any(isinstance(f, StatusError) and f.status == 404 for f in failures):  # noqa: PLR2004
+            why = f"the mirror has replaced the locked version by an update\n{why}"
+            hint = "./kiln lock --base"
+    elif not failures:
+        why = "no configured package index or find-links page offers it"
+        hint = "name one that does: export PIP_EXTRA_INDEX_URL=<URL> (or PIP_FIND_LINKS=<folder>)"
+    return FetchError(what, why, hint or "try again: what has come so far is kept")
+
+
+def _summary(failures: Sequence[FetchError], wanted: int) -> FetchError:
+    """Return one error that names all files that failed."""
+    if len(failures) == 1:
+        return failures[0]
+    ordered = sorted(failures, key=lambda failure: failure.what)
+    lines = [line for f in ordered for line in (f.what, *(f"  {why}" for why in f.why.split("\n")))]
+    hints = dict.fromkeys(failure.hint for failure in ordered)
+    what = f"{len(failures)} of {wanted} files cannot be fetched"
+    return FetchError(what, "\n".join(lines), "\nhint: ".join(hints))

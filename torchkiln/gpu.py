@@ -1,0 +1,49 @@
+"""The host's NVIDIA GPUs, as mounts for the sandbox: device nodes and the driver's libraries.
+
+As Apptainer's --nv does it: nodes from /dev, libraries of the driver from the linker's cache.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Final
+
+from torchkiln.sandbox import Mount
+
+_NODES: Final = ("nvidia[0-9]*", "nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", "nvidia-modeset")
+_TARGET: Final = "/usr/local/nvidia/lib64"
+# What the driver brings for compute, of Apptainer's nvliblist.conf.
+_LIBRARY: Final = re.compile(
+    r"^\s*(lib(?:cuda|cudadebugger|nvidia-ml|nvidia-nvvm|nvidia-ptxjitcompiler|nvidia-opencl)"
+    r"\.so[.0-9]*) \(libc6,x86-64.* => (\S+)$",
+    re.MULTILINE,
+)
+
+
+def device_nodes(dev: Path = Path("/dev")) -> list[Path]:
+    """Return the GPUs' device nodes, sorted; none where the host has no driver loaded."""
+    return sorted(path for pattern in _NODES for path in dev.glob(pattern))
+
+
+def gpu_mounts(dev: Path = Path("/dev"), linker_cache: str | None = None) -> tuple[Mount, ...]:
+    """Return what a sandbox needs to see the GPUs; empty where there are none."""
+    nodes = device_nodes(dev)
+    if not nodes:
+        return ()
+    text = _linker_cache() if linker_cache is None else linker_cache
+    libraries = [
+        Mount(source=Path(source), target=f"{_TARGET}/{name}")
+        for name, source in sorted(_LIBRARY.findall(text))
+    ]
+    devices = [Mount(source=node, target=f"/dev/{node.name}", device=True) for node in nodes]
+    return (*devices, *libraries)
+
+
+def _linker_cache() -> str:
+    try:
+        done = subprocess.run(["ldconfig", "-p"], capture_output=True, text=True, check=False)
+    except FileNotFoundError:  # musl has none; the driver does not run there either
+        return ""
+    return done.stdout

@@ -1,0 +1,103 @@
+"""Lock the base and the variants: ask the indexes, check what they say, write `envs/`.
+
+This and `fetch` are the only stages that use the network. A lock is written when everything about
+it has been checked; until then the old one stays.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from datetime import datetime, timezone
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from torchkiln import mirror, pipconf
+from torchkiln.candidates import choose_wheels, supported_tags
+from torchkiln.cuda import check_distributions, check_torch
+from torchkiln.debian import read_index, read_keys
+from torchkiln.depends import lock_debs
+from torchkiln.errors import FetchError
+from torchkiln.fetch import fetch
+from torchkiln.files import write_atomic
+from torchkiln.lockfile import (
+    BaseLock,
+    VariantLock,
+    base_inputs,
+    base_lock_path,
+    dump,
+    variant_inputs,
+    variant_lock_path,
+)
+from torchkiln.progress import say
+from torchkiln.reach import reach
+from torchkiln.resolve import glibc_minor, resolve
+from torchkiln.transport import Transport
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from torchkiln.catalog import Catalog, Variant
+    from torchkiln.store import Store
+
+ARCHITECTURE: Final = "amd64"
+
+
+def lock_base(root: Path, catalog: Catalog, environ: Mapping[str, str]) -> BaseLock:
+    """Write the lock of the base into the project at `root` and return it."""
+    base = catalog.base
+    say(f"reading the index of Debian {base.release}")
+    with closing(Transport(pipconf.read(environ), environ)) as transport:
+        index = read_index(
+            base.release,
+            ARCHITECTURE,
+            mirrors=mirror.mirrors(environ),
+            get=partial(_get, transport),
+            keys=read_keys(base.release),
+            now=datetime.now(timezone.utc),
+        )
+    lock = BaseLock(
+        release=base.release,
+        inputs=base_inputs(base),
+        date=index.date,
+        debs=lock_debs(index, ARCHITECTURE, base.packages),
+    )
+    write_atomic(base_lock_path(root, base.release), dump(lock))
+    return lock
+
+
+def _get(transport: Transport, url: str) -> bytes:
+    """Return a file of the Debian index."""
+    try:
+        return transport.read(url).data
+    except FetchError as error:
+        hint = error.hint or "name another mirror: export TORCHKILN_DEBIAN_MIRROR=<URL>"
+        raise FetchError(error.what, error.why, hint) from None
+
+
+def lock_variant(
+    root: Path, catalog: Catalog, variant: Variant, store: Store, environ: Mapping[str, str]
+) -> VariantLock:
+    """Write the lock of `variant` into the project at `root` and return it.
+
+    torch's wheel is fetched into `store`, to see which CUDA it was built for.
+    """
+    config = pipconf.read(environ)
+    tags = supported_tags(catalog.base.python, glibc_minor(catalog.base))
+    found = reach(config, catalog.indexes[variant.index] if variant.index else None, environ)
+    say(f"resolving `{variant.id}`")
+    pins = resolve(variant, catalog.base, found, config, environ)
+    with closing(Transport(config, environ)) as transport:
+        wheels = choose_wheels(pins, tags, found, variant.index, transport)
+    lock = VariantLock(
+        variant=variant.id,
+        inputs=variant_inputs(catalog, variant),
+        python=catalog.base.python,
+        wheels=wheels,
+    )
+    check_distributions(variant, wheels)
+    torch = lock.wheel("torch")
+    fetch(store, [torch], [], catalog.indexes, environ)
+    check_torch(variant, store.blob(torch.sha256))
+    write_atomic(variant_lock_path(root, variant.id), dump(lock))
+    return lock

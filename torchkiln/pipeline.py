@@ -1,0 +1,169 @@
+"""The way from a flag to a tested image: locks, fetch, build, smoke, each stage once and in order."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torchkiln import catalog as catalogs
+from torchkiln import host
+from torchkiln.engine import kiln
+from torchkiln.engine.kiln import Job, Stopwatch
+from torchkiln.fetch import fetch
+from torchkiln.lockfile import read_base_lock, read_variant_lock
+from torchkiln.progress import say
+from torchkiln.render import image_facts, render
+from torchkiln.sandbox import bubblewrap
+from torchkiln.smoke import last_report, smoke
+from torchkiln.store import Store, default_root
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from torchkiln.catalog import Catalog, Variant
+    from torchkiln.fetch import FetchReport
+    from torchkiln.image import Image
+    from torchkiln.smoke import SmokeReport
+
+
+@dataclass(frozen=True, kw_only=True)
+class Project:
+    """A clone of Torchkiln with its catalog, and the store that its builds use."""
+
+    root: Path
+    catalog: Catalog
+    store: Store
+    environ: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildReport:
+    """What a build did; `smoke` is None where the suite was not asked for."""
+
+    image: Image
+    seconds: dict[str, float]
+    smoke: SmokeReport | None
+
+
+def open_project(root: Path, environ: Mapping[str, str] = os.environ) -> Project:
+    """Return the project at `root`; faults in its catalog raise `CatalogError`."""
+    return Project(
+        root=root,
+        catalog=catalogs.load(root / "images" / "variants.yaml"),
+        store=Store(default_root(environ)),
+        environ=environ,
+    )
+
+
+def job(project: Project, variant: Variant) -> Job:
+    """Return what an engine needs to build `variant`; stale locks raise `LockError`."""
+    return Job(
+        project=project.root,
+        store=project.store,
+        base=project.catalog.base,
+        variant=variant,
+        lock=read_variant_lock(project.root, project.catalog, variant),
+        base_lock=read_base_lock(project.root, project.catalog.base),
+    )
+
+
+def assemble(project: Project, variant: Variant, watch: Stopwatch) -> Image:
+    """Return the image of `variant`, fetching and building what the store lacks."""
+    work = job(project, variant)
+    with watch.stage("check"):
+        _check_host(project, kiln.space_needed(work))
+    with watch.stage("fetch"):
+        fetch_inputs(project, variant)
+    return kiln.build(work, watch)
+
+
+def rendered(project: Project) -> dict[str, str]:
+    """Return every rendered file of the project by path, from its locks."""
+    base = project.catalog.base
+    base_lock = read_base_lock(project.root, base)
+    locks = {
+        variant.id: read_variant_lock(project.root, project.catalog, variant)
+        for variant in project.catalog.variants
+    }
+    facts = {
+        variant.id: image_facts(base, variant, locks[variant.id], base_lock)
+        for variant in project.catalog.variants
+    }
+    return render(project.root, project.catalog, locks, facts)
+
+
+def fetch_inputs(project: Project, variant: Variant) -> FetchReport:
+    """Bring what `variant` is made from into the store."""
+    work = job(project, variant)
+    return fetch(
+        project.store,
+        work.lock.wheels,
+        work.base_lock.debs,
+        project.catalog.indexes,
+        project.environ,
+    )
+
+
+def built_image(project: Project, variant: Variant) -> Image:
+    """Return the image of `variant` as its lock gives it, built before or now."""
+    return assemble(project, variant, Stopwatch())
+
+
+def build(project: Project, variant: Variant, *, with_smoke: bool) -> BuildReport:
+    """Build `variant` and, unless told not to, see that it trains.
+
+    An image that passed before on this machine is not tried again: it is the same bytes.
+    """
+    watch = Stopwatch()
+    image = assemble(project, variant, watch)
+    report = None
+    if with_smoke:
+        with watch.stage("smoke"):
+            report = last_report(project.store, image)
+            if report is None:
+                say(f"running the smoke suite in `{variant.id}`")
+                report = smoke(project.store, image)
+    return BuildReport(image=image, seconds=watch.seconds, smoke=report)
+
+
+def _check_host(project: Project, space: int) -> None:
+    """Ask of the machine what a build needs; room for what is to be fetched is `fetch`'s question.
+
+    Where nothing is to be built, nothing is asked.
+    """
+    if not space:
+        return
+    probe = (str(bubblewrap()), "--unshare-all", "--ro-bind", "/", "/", "true")
+    host.check(project.environ, project.store.root, space, probe=probe)
+
+
+def as_json(report: BuildReport) -> dict[str, Any]:
+    """Return the report as `build --json` prints it."""
+    image = report.image
+    tested = report.smoke
+    return {
+        "variant": image.variant,
+        "reference": image.reference,
+        "digest": f"sha256:{image.digest}",
+        "layout": str(image.layout),
+        "size": image.size,
+        "layers": [
+            {
+                "name": layer.name,
+                "diff_id": f"sha256:{layer.diff_id}",
+                "digest": f"sha256:{layer.digest}",
+                "size": layer.size,
+            }
+            for layer in image.layers
+        ],
+        "seconds": report.seconds,
+        "smoke": tested
+        and {
+            "passed": tested.passed,
+            "fresh": tested.fresh,
+            "skipped": tested.skipped,
+            "report": str(tested.folder / "report.json"),
+        },
+    }

@@ -1,0 +1,57 @@
+"""Build an image again from nothing and say whether it is the same."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from itertools import islice
+from typing import TYPE_CHECKING, Final
+
+from torchkiln import pipeline
+from torchkiln.compare import layer_differences
+from torchkiln.engine import kiln
+from torchkiln.engine.kiln import Stopwatch
+from torchkiln.errors import ReproducibilityError
+from torchkiln.progress import say
+from torchkiln.store import Store
+
+if TYPE_CHECKING:
+    from torchkiln.catalog import Variant
+    from torchkiln.engine.kiln import Job
+    from torchkiln.image import Image
+    from torchkiln.pipeline import Project
+
+_SHOWN: Final = 20
+
+
+def rebuild_and_compare(project: Project, variant: Variant, image: Image) -> None:
+    """Build `variant` in a second store; any difference raises `ReproducibilityError`."""
+    say(f"building `{variant.id}` again in a second store")
+    with project.store.workspace() as folder:
+        second = Store(folder / "store")
+        work = pipeline.job(project, variant)
+        _share_inputs(project.store, second, work)
+        again = kiln.build(replace(work, store=second), Stopwatch())
+        if again.digest != image.digest:
+            raise _error(project.store, second, image, again)
+    say(f"the second build is the same: sha256:{image.digest}")
+
+
+def _share_inputs(first: Store, second: Store, work: Job) -> None:
+    """Give the second store the locked inputs and nothing that was made from them."""
+    second.blob("").mkdir(parents=True)
+    wheels = [wheel.sha256 for wheel in work.lock.wheels]
+    for sha256 in wheels + [deb.sha256 for deb in work.base_lock.debs]:
+        os.link(first.blob(sha256), second.blob(sha256))
+
+
+def _error(first: Store, second: Store, one: Image, two: Image) -> ReproducibilityError:
+    lines = [f"sha256:{one.digest} and sha256:{two.digest}"]
+    for before, after in zip(one.layers, two.layers, strict=True):
+        if before.diff_id != after.diff_id:
+            blobs = first.blob(before.digest), second.blob(after.digest)
+            lines += map(str, islice(layer_differences(before.name, *blobs), _SHOWN))
+        elif before.digest != after.digest:
+            lines.append(f"{before.name}: the same files, compressed to other bytes")
+    what = f"two builds of `{one.variant}` differ"
+    return ReproducibilityError(what, "\n".join(lines))

@@ -1,0 +1,119 @@
+"""Resolve a variant's requirements to one version of each distribution, with uv.
+
+uv is given what pip is configured with, and told to choose as pip does: the best version over all
+indexes, not that of the first index. So `fetch`, which follows pip, finds what uv has chosen.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Final
+
+import uv
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from torchkiln.errors import LockError
+from torchkiln.urls import redact
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torchkiln.catalog import Base, Variant
+    from torchkiln.pipconf import PipConfig
+    from torchkiln.reach import Reach
+
+GLIBC: Final = {"bookworm": 36}
+"""The minor version of each release's glibc (2.36). A wheel may ask for that much and no more."""
+
+
+def resolve(
+    variant: Variant,
+    base: Base,
+    reach: Reach,
+    config: PipConfig,
+    environ: Mapping[str, str],
+) -> dict[str, str]:
+    """Return the version of each distribution of `variant`, by normalised name, wheels only.
+
+    What cannot be resolved is a `LockError` with uv's explanation.
+    """
+    command = [
+        *(uv.find_uv_bin(), "pip", "compile", "-", "--color", "never", "--no-progress"),
+        *("--no-header", "--no-annotate", "--index-strategy", "unsafe-best-match"),
+        *("--python", sys.executable, "--python-version", base.python, "--no-python-downloads"),
+        *("--python-platform", f"x86_64-manylinux_2_{glibc_minor(base)}"),
+        *("--only-binary", ":all:"),
+    ]
+    for host in config.trusted_hosts:
+        command += ["--allow-insecure-host", host]
+    for page in reach.pages:
+        command += ["--find-links", page.location]
+    done = subprocess.run(
+        command + ["--no-index"] * config.no_index,
+        input="\n".join([f"torch=={torch_version(variant)}", *variant.packages]),
+        env=_environment(reach, config, environ),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        what = f"the requirements of `{variant.id}` cannot be resolved"
+        hint = (
+            f"correct `variants.{variant.id}` in `images/variants.yaml`,"
+            " or see which indexes pip is configured with: pip config list"
+        )
+        raise LockError(what, redact(done.stderr.strip()), hint)
+    pins = dict(_pin(line) for line in done.stdout.splitlines())
+    _refuse_other_build(variant, pins["torch"])
+    return pins
+
+
+def torch_version(variant: Variant) -> str:
+    """Return the version of torch to ask for.
+
+    A build from an index of its own is asked for by its local version label. Without it,
+    `torch==2.13.0` would be met by the package index too, whose build is another: CUDA's.
+    """
+    return f"{variant.torch}+{variant.id}" if variant.index else variant.torch
+
+
+def _refuse_other_build(variant: Variant, found: str) -> None:
+    """Raise `LockError` for a local build (`+cpu`) that was not asked for.
+
+    PEP 440 lets `==2.13.0` match it. It lies on this machine or its own index, for nobody else.
+    """
+    wanted = torch_version(variant)
+    if Version(found) != Version(wanted):
+        what = f"the build of torch for `{variant.id}` is {found}, not {wanted}"
+        hint = f"name its index: `index` of `variants.{variant.id}` in `images/variants.yaml`"
+        raise LockError(what, "pip's configuration leads to it (`pip config list`)", hint)
+
+
+def glibc_minor(base: Base) -> int:
+    """Return the minor version of the base's glibc, or raise `LockError` where it is not known."""
+    if base.release not in GLIBC:
+        what = f"the glibc of the Debian release `{base.release}` is not known"
+        raise LockError(what, hint=f"name one of these in `base.release`: {', '.join(GLIBC)}")
+    return GLIBC[base.release]
+
+
+def _environment(reach: Reach, config: PipConfig, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return uv's environment; URLs can hold passwords, which a command line would show to all."""
+    extra = (*reach.indexes[1:], *([reach.named] if reach.named else []))
+    settings = {
+        "UV_DEFAULT_INDEX": config.index_url,
+        "UV_EXTRA_INDEX_URL": " ".join(source.location for source in extra),
+        "SSL_CERT_FILE": config.cert,
+        "SSL_CLIENT_CERT": config.client_cert,
+        **dict.fromkeys(("ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY"), config.proxy),
+    }
+    return dict(environ) | {name: value for name, value in settings.items() if value}
+
+
+def _pin(line: str) -> tuple[str, str]:
+    requirement = Requirement(line)
+    (pin,) = requirement.specifier
+    return canonicalize_name(requirement.name), pin.version
