@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import functools
 import json
-import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from invoke.context import Context
 from invoke.exceptions import Exit
 from invoke.tasks import task
 
 from torchkiln import bootstrap, catalog, lock, pipeline, render, reports, reproduce, verify
-from torchkiln.errors import DriftError, KilnError, VerifyError
+from torchkiln.errors import DriftError, KilnError, SandboxError, VerifyError
 from torchkiln.image import write_archive
 from torchkiln.run import RunOptions
 from torchkiln.run import run as run_image
 from torchkiln.smoke import smoke as smoke_image
 
 if TYPE_CHECKING:
+    from invoke.context import Context
     from collections.abc import Callable
 
     from torchkiln.catalog import Variant
@@ -44,12 +44,13 @@ def _expected(function: _Task) -> _Task:
         except KilnError as error:
             raise Exit(str(error), error.exit_code) from error
         except KeyboardInterrupt:
-            raise Exit("stopped", 130) from None
+            message = "stopped"
+            raise Exit(message, 130) from None
 
     return wrapper  # type: ignore[return-value]
 
 
-def _selected(cpu: bool, cuda: str) -> tuple[Project, Variant]:  # noqa: FBT001 - a flag
+def _selected(cpu: bool, cuda: str) -> tuple[Project, Variant]:
     project = pipeline.open_project(ROOT)
     return project, catalog.select(project.catalog, cpu=cpu, cuda=cuda or None)
 
@@ -61,8 +62,10 @@ def _after_dashes() -> list[str]:
 
 @task(name="lock", help={**_WHICH, "base": "the Debian base", "all": "the base and every variant"})
 @_expected
-def lock_(c: Context, cpu: bool = False, cuda: str = "", base: bool = False, all: bool = False) -> None:  # noqa: A002, ARG001, FBT001, FBT002, E501
-    """Resolve versions anew and write the locks, then render what follows from them."""
+def lock_(
+    c: Context, cpu: bool = False, cuda: str = "", base: bool = False, all: bool = False
+) -> None:
+    """Resolve versions anew and write the locks."""
     project = pipeline.open_project(ROOT)
     variants = list(project.catalog.variants) if all else []
     if cpu or cuda:
@@ -78,8 +81,8 @@ def lock_(c: Context, cpu: bool = False, cuda: str = "", base: bool = False, all
 
 @task(name="render", help={"check": "change nothing; print a diff and fail where a file differs"})
 @_expected
-def render_(c: Context, check: bool = False) -> None:  # noqa: ARG001, FBT001, FBT002
-    """Render Dockerfiles and environment specs from the locks."""
+def render_(c: Context, check: bool = False) -> None:
+    """Render Dockerfiles and specs from the locks."""
     project = pipeline.open_project(ROOT)
     files = pipeline.rendered(project)
     if not check:
@@ -92,8 +95,8 @@ def render_(c: Context, check: bool = False) -> None:  # noqa: ARG001, FBT001, F
 
 @task(help=_WHICH)
 @_expected
-def fetch(c: Context, cpu: bool = False, cuda: str = "") -> None:  # noqa: ARG001, FBT001, FBT002
-    """Bring all inputs of a variant into the store, so that it builds without a network."""
+def fetch(c: Context, cpu: bool = False, cuda: str = "") -> None:
+    """Bring all inputs of a variant into the store."""
     report = pipeline.fetch_inputs(*_selected(cpu, cuda))
     print(reports.fetched(report))
 
@@ -107,15 +110,15 @@ def fetch(c: Context, cpu: bool = False, cuda: str = "") -> None:  # noqa: ARG00
     }
 )
 @_expected
-def build(  # noqa: PLR0917
-    c: Context,  # noqa: ARG001
-    cpu: bool = False,  # noqa: FBT001, FBT002
+def build(
+    c: Context,
+    cpu: bool = False,
     cuda: str = "",
-    smoke: bool = True,  # noqa: FBT001, FBT002
-    verify: bool = False,  # noqa: FBT001, FBT002
-    json: bool = False,  # noqa: FBT001, FBT002
+    smoke: bool = True,
+    verify: bool = False,
+    json: bool = False,
 ) -> None:
-    """Build an image from the locks and see that it trains."""
+    """Build an image from its lock and see that it trains."""
     project, variant = _selected(cpu, cuda)
     report = pipeline.build(project, variant, with_smoke=smoke)
     if verify:
@@ -125,8 +128,8 @@ def build(  # noqa: PLR0917
 
 @task(help={**_WHICH, "json": "print the suite's report"})
 @_expected
-def smoke(c: Context, cpu: bool = False, cuda: str = "", json: bool = False) -> None:  # noqa: ARG001, FBT001, FBT002, E501
-    """Run the smoke suite in an image that has been built."""
+def smoke(c: Context, cpu: bool = False, cuda: str = "", json: bool = False) -> None:
+    """Run the smoke suite in an image."""
     project, variant = _selected(cpu, cuda)
     report = smoke_image(project.store, pipeline.built_image(project, variant))
     print(_json(report.document) if json else report.table)
@@ -134,8 +137,8 @@ def smoke(c: Context, cpu: bool = False, cuda: str = "", json: bool = False) -> 
 
 @task(name="verify", help=_WHICH)
 @_expected
-def verify_(c: Context, cpu: bool = False, cuda: str = "") -> None:  # noqa: ARG001, FBT001, FBT002
-    """Assert what an image holds: packages, hashes, modes, environment, the cluster contract."""
+def verify_(c: Context, cpu: bool = False, cuda: str = "") -> None:
+    """Assert what an image holds and promises."""
     project, variant = _selected(cpu, cuda)
     image = pipeline.built_image(project, variant)
     print(verify.verify(pipeline.job(project, variant), image).output)
@@ -151,46 +154,48 @@ def verify_(c: Context, cpu: bool = False, cuda: str = "") -> None:  # noqa: ARG
     },
 )
 @_expected
-def run(  # noqa: PLR0917
-    c: Context,  # noqa: ARG001
+def run(
+    c: Context,
     mount: list[str],
-    cpu: bool = False,  # noqa: FBT001, FBT002
+    cpu: bool = False,
     cuda: str = "",
-    network: bool = False,  # noqa: FBT001, FBT002
+    network: bool = False,
     uid: int = 1000,
 ) -> None:
-    """Run a command in an image, in the sandbox: `run --cpu -- python -c 'import torch'`."""
+    """Run a command in an image: `run --cpu -- COMMAND`."""
     _run(cpu, cuda, _after_dashes(), RunOptions(mounts=tuple(mount), network=network, uid=uid))
 
 
 @task(iterable=["mount"], help=run.help)
 @_expected
-def shell(  # noqa: PLR0917
-    c: Context,  # noqa: ARG001
+def shell(
+    c: Context,
     mount: list[str],
-    cpu: bool = False,  # noqa: FBT001, FBT002
+    cpu: bool = False,
     cuda: str = "",
-    network: bool = False,  # noqa: FBT001, FBT002
+    network: bool = False,
     uid: int = 1000,
 ) -> None:
-    """Start a shell in an image, in the sandbox."""
+    """Start a shell in an image."""
     options = RunOptions(mounts=tuple(mount), network=network, uid=uid, interactive=True)
     _run(cpu, cuda, ["/bin/bash"], options)
 
 
-def _run(cpu: bool, cuda: str, argv: list[str], options: RunOptions) -> None:  # noqa: FBT001
+def _run(cpu: bool, cuda: str, argv: list[str], options: RunOptions) -> None:
     if not argv:
-        raise Exit("error: no command to run\n\nhint: ./kiln run --cpu -- python --version", 2)
+        what = "no command to run"
+        raise SandboxError(what, hint="./kiln run --cpu -- python --version")
     project, variant = _selected(cpu, cuda)
     code = run_image(project.store, pipeline.built_image(project, variant), argv, options)
     if code:
-        raise Exit("", code)
+        message = ""
+        raise Exit(message, code)
 
 
 @task(help={**_WHICH, "output": "the archive's path, - for stdout"})
 @_expected
-def export(c: Context, output: str, cpu: bool = False, cuda: str = "") -> None:  # noqa: ARG001, FBT001, FBT002, E501
-    """Write an image as an archive that `docker load` and `podman load` take."""
+def export(c: Context, output: str, cpu: bool = False, cuda: str = "") -> None:
+    """Write an image as an archive for `docker load`."""
     project, variant = _selected(cpu, cuda)
     image = pipeline.built_image(project, variant)
     if output == "-":
@@ -201,11 +206,11 @@ def export(c: Context, output: str, cpu: bool = False, cuda: str = "") -> None: 
 
 @task(help={"only": "a pytest expression (-k) that selects tests", "path": "a folder of tests"})
 @_expected
-def test(c: Context, only: str = "", path: str = "tests") -> None:  # noqa: ARG001
-    """Run all tests; those that this machine cannot run are named at the end."""
+def test(c: Context, only: str = "", path: str = "tests") -> None:
+    """Run all tests and name those that cannot run here."""
     bootstrap.require_dev()
     command = [sys.executable, "-m", "pytest", path, *(["-k", only] if only else [])]
-    code = os.spawnv(os.P_WAIT, sys.executable, command)  # noqa: S606 - a list, no shell
+    code = subprocess.run(command, cwd=ROOT, check=False).returncode
     if code:
         what = "tests failed"
         raise VerifyError(what)

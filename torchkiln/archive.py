@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _READ: Final = 1 << 18
 _OUT: Final = 1 << 20
+_MAX_NAME: Final = 255  # NAME_MAX, in bytes
+_MAX_PATH: Final = 3072  # PATH_MAX is 4096, and the folder that is unpacked into has a path too
 _LOCAL_HEADER: Final = 30  # bytes before name and extra field (APPNOTE.TXT 4.3.7)
 
 
@@ -24,13 +26,13 @@ def name_fault(name: str) -> str:
     parts = name.split("/")
     if not name or name.startswith("/"):
         return "an absolute path"
-    if "\0" in name or "\\" in name:
-        return "a backslash or a NUL in a name"
+    if "\\" in name or any(ord(letter) < 32 or ord(letter) == 127 for letter in name):  # noqa: PLR2004
+        return "a backslash or a control character in a name"
     if any(part in {"", ".", ".."} for part in parts):
         return "a path that leaves its folder"
     if any(part.startswith(".wh.") for part in parts):
         return "a name that means deletion in a layer"
-    if any(len(part.encode()) > 255 for part in parts):  # noqa: PLR2004 - NAME_MAX
+    if len(name.encode()) > _MAX_PATH or any(len(part.encode()) > _MAX_NAME for part in parts):
         return "a name longer than a file system takes"
     return ""
 
@@ -76,6 +78,9 @@ def inflate(path: Path, info: zipfile.ZipInfo) -> Iterator[bytes]:
             if not deflated:
                 yield data
                 continue
-            while data and not decompressor.eof:
-                yield decompressor.decompress(data, _OUT)
+            output = b""
+            # A full output may leave more to come, even where all input is taken up.
+            while (data or len(output) == _OUT) and not decompressor.eof:
+                output = decompressor.decompress(data, _OUT)
+                yield output
                 data = decompressor.unconsumed_tail

@@ -99,4 +99,3 @@ def _cached(path: str, tag: str) -> str:
     """Return where CPython looks for the bytecode of the module at `path` (PEP 3147)."""
     module = PurePosixPath(path.lstrip("/"))
     return str(module.parent / "__pycache__" / f"{module.stem}.{tag}.pyc")
-

@@ -1,12 +1,13 @@
-"""Run by the image's own Python, in the sandbox: compile the modules of one wheel.
+"""Compile the modules of one wheel; run by the image's own Python, in the sandbox.
 
-Standard library only, and nothing of Torchkiln. Standard input is a JSON list of [member, path]; for
-each, in that order, one line `<path>\t<length>` and the bytes of its .pyc go to standard output,
-length 0 where the source cannot be compiled (wheels ship templates and tests for other Pythons).
+Standard library only, and nothing of Torchkiln. Standard input is a JSON list of [member, path];
+for each, in that order, a line of path, tab and length and then the bytes of its .pyc go to
+standard output. The length is 0 where the source does not compile: wheels ship templates, and
+modules for newer Pythons.
 
-Always run in a fresh process with PYTHONHASHSEED=0 over a fixed list: marshal marks objects by their
-reference counts (cpython#78274) and orders sets by hash, so the bytes depend on what the process did
-before.
+Always run in a fresh process with PYTHONHASHSEED=0 over a fixed list: marshal marks objects by
+their reference counts (cpython#78274) and writes sets in the order of their hashes, so the bytes
+depend on what the process did before.
 """
 
 import importlib.util

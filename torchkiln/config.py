@@ -26,6 +26,8 @@ WORKDIR: Final = "/workspace"
 ENTRYPOINT: Final = (f"/{HOME}/bin/entrypoint",)
 COMMAND: Final = ("/bin/bash",)
 
+_SYSTEM_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
 # Minor-version compatibility floors (NVIDIA's CUDA compatibility guide), by CUDA's major version.
 _DRIVER_FLOOR: Final = {"11": "450.80.02", "12": "525.60.13", "13": "580"}
 
@@ -39,7 +41,9 @@ class ImageConfig:
     created: str
 
 
-def image_config(base: Base, variant: Variant, lock: VariantLock, base_lock: BaseLock) -> ImageConfig:
+def image_config(
+    base: Base, variant: Variant, lock: VariantLock, base_lock: BaseLock
+) -> ImageConfig:
     """Return what the image of `variant` says of itself."""
     return ImageConfig(
         environment=environment(variant),
@@ -56,7 +60,7 @@ def venv(base: Base) -> Venv:
 def environment(variant: Variant) -> dict[str, str]:
     """Return the image's environment variables."""
     variables = {
-        "PATH": f"/{PREFIX}/bin:/{HOME}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "PATH": f"/{PREFIX}/bin:/{HOME}/bin:{_SYSTEM_PATH}",
         "VIRTUAL_ENV": f"/{PREFIX}",
         "LANG": "C.UTF-8",
         # Apptainer binds the user's home, whose ~/.local would shadow the image's packages.
@@ -82,7 +86,7 @@ def environment(variant: Variant) -> dict[str, str]:
 def _nvidia(cuda: str) -> dict[str, str]:
     floor = _DRIVER_FLOOR[cuda.partition(".")[0]]
     return {
-        # enroot's and Docker's hooks give no GPU without the first and no libcuda without the second.
+        # enroot's and Docker's hooks give no GPU without the first, no libcuda without the second.
         "NVIDIA_VISIBLE_DEVICES": "all",
         "NVIDIA_DRIVER_CAPABILITIES": "compute,utility",
         # A space means "or": a driver of this CUDA, or one that runs it by compatibility.

@@ -33,7 +33,7 @@ class KilnError(Exception):
 
 
 class HostError(KilnError):
-    """This machine lacks something that every build needs."""
+    """Raised where this machine lacks something that every build needs."""
 
     exit_code = 10
 

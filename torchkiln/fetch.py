@@ -236,7 +236,9 @@ def _failure(wanted: Wanted, failures: Sequence[FetchError]) -> FetchError:
             hint = "./kiln lock --base"
     elif not failures:
         why = "no configured package index or find-links page offers it"
-        hint = "name one that does: export PIP_EXTRA_INDEX_URL=<URL> (or PIP_FIND_LINKS=<folder>)"
+        hint = (
+            "name a source that does: export PIP_EXTRA_INDEX_URL=<URL> or PIP_FIND_LINKS=<folder>"
+        )
     return FetchError(what, why, hint or "try again: what has come so far is kept")
 
 

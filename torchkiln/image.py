@@ -10,7 +10,6 @@ import os
 import shutil
 import tarfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from torchkiln.config import COMMAND, ENTRYPOINT, USER, WORKDIR, ImageConfig
@@ -20,6 +19,7 @@ from torchkiln.store import remove_tree
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from torchkiln.store import Store
 
@@ -79,9 +79,9 @@ def write_image(store: Store, variant: str, layers: Sequence[Layer], config: Ima
 
 
 def write_archive(layout: Path, stream: IO[bytes]) -> None:
-    """Write the layout as a tar that `docker load` and `podman load` take, the same bytes each time.
+    """Write the layout as a tar that `docker load` and `podman load` take.
 
-    The small files come first, so that a reader knows what follows.
+    It is the same bytes each time. The small files come first, so that a reader knows what follows.
     """
     names = ["oci-layout", "index.json", "manifest.json"]
     names += sorted(f"blobs/sha256/{path.name}" for path in (layout / "blobs/sha256").iterdir())
@@ -94,7 +94,9 @@ def write_archive(layout: Path, stream: IO[bytes]) -> None:
                 archive.addfile(info, source)
 
 
-def _write_layout(store: Store, layout: Path, blobs: Sequence[str], texts: dict[str, bytes]) -> None:
+def _write_layout(
+    store: Store, layout: Path, blobs: Sequence[str], texts: dict[str, bytes]
+) -> None:
     with store.workspace() as folder:
         made = folder / "layout"
         target = made / "blobs" / "sha256"

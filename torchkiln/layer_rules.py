@@ -149,7 +149,9 @@ def case_clashes(image: ImageListing) -> list[str]:
     groups = defaultdict(list)
     for path in image.members:
         groups[path.casefold()].append(f"/{path}")
-    return [f"{' and '.join(group)}: differ by case alone" for group in groups.values() if group[1:]]
+    return [
+        f"{' and '.join(group)}: differ by case alone" for group in groups.values() if group[1:]
+    ]
 
 
 def caches(image: ImageListing) -> list[str]:

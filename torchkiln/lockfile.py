@@ -153,7 +153,7 @@ def _read(root: Path, path: Path, inputs: str, renew: str) -> dict[str, Any]:
     except FileNotFoundError:
         what = f"there is no lock: {shown}"
         raise LockError(what, hint=hint) from None
-    except (ValueError, KeyError, AttributeError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
         what = f"the lock cannot be read: {shown}"
         raise LockError(what, str(error), hint) from None
     if checksum != actual:

@@ -1,4 +1,4 @@
-"""The way from a flag to a tested image: locks, fetch, build, smoke, each stage once and in order."""
+"""The way from a flag to a tested image: locks, fetch, build, smoke, each once and in order."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from torchkiln import host
 from torchkiln.engine import kiln
 from torchkiln.engine.kiln import Job, Stopwatch
 from torchkiln.fetch import fetch
+from torchkiln.files import write_atomic
 from torchkiln.lockfile import read_base_lock, read_variant_lock
+from torchkiln.picture import layers_svg
 from torchkiln.progress import say
 from torchkiln.render import image_facts, render
 from torchkiln.sandbox import bubblewrap
-from torchkiln.smoke import last_report, smoke
+from torchkiln.smoke import last_report, report_folder, smoke
 from torchkiln.store import Store, default_root
 
 if TYPE_CHECKING:
@@ -40,9 +42,13 @@ class Project:
 
 @dataclass(frozen=True, kw_only=True)
 class BuildReport:
-    """What a build did; `smoke` is None where the suite was not asked for."""
+    """What a build did; `smoke` is None where the suite was not asked for.
+
+    `folder` holds the picture of the layers and the suite's reports.
+    """
 
     image: Image
+    folder: Path
     seconds: dict[str, float]
     smoke: SmokeReport | None
 
@@ -118,6 +124,9 @@ def build(project: Project, variant: Variant, *, with_smoke: bool) -> BuildRepor
     """
     watch = Stopwatch()
     image = assemble(project, variant, watch)
+    picture = report_folder(project.store, image) / "layers.svg"
+    if not picture.exists():
+        write_atomic(picture, layers_svg(image))
     report = None
     if with_smoke:
         with watch.stage("smoke"):
@@ -125,7 +134,7 @@ def build(project: Project, variant: Variant, *, with_smoke: bool) -> BuildRepor
             if report is None:
                 say(f"running the smoke suite in `{variant.id}`")
                 report = smoke(project.store, image)
-    return BuildReport(image=image, seconds=watch.seconds, smoke=report)
+    return BuildReport(image=image, seconds=watch.seconds, smoke=report, folder=picture.parent)
 
 
 def _check_host(project: Project, space: int) -> None:
@@ -135,7 +144,8 @@ def _check_host(project: Project, space: int) -> None:
     """
     if not space:
         return
-    probe = (str(bubblewrap()), "--unshare-all", "--ro-bind", "/", "/", "true")
+    # The sandbox itself: on Ubuntu bwrap alone may have the AppArmor profile that allows it.
+    probe = (str(bubblewrap()), "--unshare-all", "--ro-bind", "/", "/", "--proc", "/proc", "true")
     host.check(project.environ, project.store.root, space, probe=probe)
 
 

@@ -12,7 +12,7 @@ HEAVY: Final = 20_000_000
 """A wheel of this size (bytes, compressed) and over has a layer of its own."""
 
 MAX_LAYERS: Final = 40
-"""Docker's classic store ends at 125 layers, BuildKit's mounts at about 70; others will add some."""
+"""Docker's classic store ends at 125 layers, BuildKit's mounts at 70; others will add some."""
 
 _OTHERS: Final = 3  # the base, the light wheels together, Torchkiln's own files
 

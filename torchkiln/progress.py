@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from typing_extensions import Self
 
 
 class Progress:
@@ -18,6 +21,7 @@ class Progress:
     """
 
     def __init__(self, label: str, total: int | None) -> None:
+        self._lock = threading.Lock()
         # disable=None is tqdm's own rule for "only on a terminal".
         self._bar: tqdm[Any] = tqdm(
             total=total,
@@ -33,9 +37,10 @@ class Progress:
 
     def advance(self, count: int) -> None:
         """Add `count` bytes to what is done; negative where a broken download starts again."""
-        self._bar.update(count)
+        with self._lock:  # tqdm adds without one
+            self._bar.update(count)
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

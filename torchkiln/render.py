@@ -46,9 +46,7 @@ class ImageFacts:
     command: tuple[str, ...]
 
 
-def image_facts(
-    base: Base, variant: Variant, lock: VariantLock, base_lock: BaseLock
-) -> ImageFacts:
+def image_facts(base: Base, variant: Variant, lock: VariantLock, base_lock: BaseLock) -> ImageFacts:
     """Return what both engines put into the image of `variant`."""
     config = image_config(base, variant, lock, base_lock)
     return ImageFacts(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from torchkiln.pipeline import as_json as build_as_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from torchkiln.fetch import FetchReport
     from torchkiln.pipeline import BuildReport
@@ -32,7 +32,9 @@ def fetched(report: FetchReport) -> str:
 def built(report: BuildReport) -> str:
     """Return the image's name, digest, layers and where the time went."""
     image = report.image
-    rows = [(layer.name, megabytes(layer.size), megabytes(layer.unpacked)) for layer in image.layers]
+    rows = [
+        (layer.name, megabytes(layer.size), megabytes(layer.unpacked)) for layer in image.layers
+    ]
     rows.append(("total", megabytes(image.size), megabytes(image.unpacked)))
     times = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in report.seconds.items())
     lines = [f"{image.reference}  sha256:{image.digest}", ""]
@@ -43,8 +45,9 @@ def built(report: BuildReport) -> str:
         skipped = f", skipped: {', '.join(tested.skipped)}" if tested.skipped else ""
         earlier = "" if tested.fresh else " in an earlier run"
         lines.append(f"smoke: {passed} checks passed{earlier}{skipped}")
-        lines.append(f"report: {tested.folder}")
-    return "\n".join([*lines, f"layout: {image.layout}"])
+        lines.append(f"loss curve: {tested.folder / 'loss.png'}")
+    lines += [f"layers: {report.folder / 'layers.svg'}", f"layout: {image.layout}"]
+    return "\n".join(lines)
 
 
 def as_json(report: BuildReport) -> str:

@@ -16,7 +16,6 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from torchkiln.errors import LockError
-from torchkiln.urls import redact
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -65,7 +64,7 @@ def resolve(
             f"correct `variants.{variant.id}` in `images/variants.yaml`,"
             " or see which indexes pip is configured with: pip config list"
         )
-        raise LockError(what, redact(done.stderr.strip()), hint)
+        raise LockError(what, done.stderr.strip(), hint)
     pins = dict(_pin(line) for line in done.stdout.splitlines())
     _refuse_other_build(variant, pins["torch"])
     return pins

@@ -1,7 +1,8 @@
 """Run a command in an unpacked image with bubblewrap: no root, no daemon, no network unless asked.
 
-The root is a tmpfs on which each top-level entry of the image is bound read-only, so that folders of
-the host can be mounted at new places without writing to the image, and is then made read-only too.
+The root is a tmpfs on which each top-level entry of the image is bound read-only, so that folders
+of the host can be mounted at new places without writing to the image; then it is made read-only
+too.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ _OUTPUT: Final = "/run/smoke"
 
 @dataclass(frozen=True, kw_only=True)
 class SmokeReport:
-    """What the suite found; `folder` holds report.json and loss.png, `fresh` tells if it just ran."""
+    """What the suite found; `folder` holds report.json and loss.png, `fresh` means just now."""
 
     passed: bool
     folder: Path
@@ -55,13 +55,18 @@ def smoke(store: Store, image: Image) -> SmokeReport:
             raise SmokeError(what, done.stderr.decode(errors="replace")[-2000:])
         (output / "table.txt").write_text(table, encoding="utf-8")
         remove_tree(folder)
-        folder.parent.mkdir(exist_ok=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
         output.rename(folder)
     report = _read(folder, fresh=True)
     if done.returncode or not report.passed:
         what = f"the smoke suite failed in `{image.variant}`"
         raise SmokeError(what, table, hint=f"see {folder / 'report.json'}")
     return report
+
+
+def report_folder(store: Store, image: Image) -> Path:
+    """Return where reports and pictures of `image` lie."""
+    return store.root / "reports" / image.digest
 
 
 def last_report(store: Store, image: Image) -> SmokeReport | None:
@@ -76,7 +81,7 @@ def last_report(store: Store, image: Image) -> SmokeReport | None:
 def _folder(store: Store, image: Image) -> Path:
     """Return where the report lies: by the image's bytes and by whether there are GPUs."""
     where = "gpu" if device_nodes() else "cpu"
-    return store.root / "reports" / f"{image.digest}-{where}"
+    return report_folder(store, image) / f"smoke-{where}"
 
 
 def _read(folder: Path, *, fresh: bool) -> SmokeReport:

@@ -18,7 +18,7 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def default_root(environ: Mapping[str, str]) -> Path:
-    """Return `$TORCHKILN_HOME`, or `torchkiln` in the user's cache folder (XDG base directories)."""
+    """Return `$TORCHKILN_HOME`, or `torchkiln` in the user's cache folder (XDG Base Directory)."""
     if home := environ.get("TORCHKILN_HOME"):
         return Path(home).absolute()
     cache = environ.get("XDG_CACHE_HOME") or Path(environ.get("HOME", "~")).expanduser() / ".cache"
@@ -60,32 +60,31 @@ class Store:
     def workspace(self) -> Iterator[Path]:
         """Give a folder on the store's file system that is gone afterwards.
 
-        The folder is locked while in use, so that `sweep` leaves it alone, and removes it when its
-        owner was killed.
+        A lock file beside it is held while it is in use, so that `sweep` leaves it alone, and can
+        remove it when its owner was killed.
         """
         parent = self.root / "tmp"
+        folder = parent / uuid.uuid4().hex
         with _reporting(self.root):
             parent.mkdir(parents=True, exist_ok=True)
-            folder = Path(tempfile.mkdtemp(dir=parent))
-            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        try:
-            with _reporting(self.root):
-                yield folder
-        finally:
-            remove_tree(folder)
-            os.close(lock)
+            with _owned(folder.with_suffix(".lock")):
+                folder.mkdir()
+                try:
+                    yield folder
+                finally:
+                    remove_tree(folder)
 
     def sweep(self) -> None:
         """Remove what killed processes left in `tmp/`."""
-        for folder in sorted((self.root / "tmp").glob("*")):
+        for path in sorted((self.root / "tmp").glob("*.lock")):
             with contextlib.suppress(FileNotFoundError, BlockingIOError):
-                lock = os.open(folder, os.O_RDONLY)
+                handle = os.open(path, os.O_RDWR)
                 try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    remove_tree(folder)
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    remove_tree(path.with_suffix(""))
+                    path.unlink()
                 finally:
-                    os.close(lock)
+                    os.close(handle)
 
     def adopt(self, path: Path, sha256: str) -> Path:
         """Move a finished file of a workspace to its name among the blobs; return its new path.
@@ -140,6 +139,26 @@ class Store:
 
     def _record(self, kind: str, key: str) -> Path:
         return self.root / "records" / kind / f"{key}.json"
+
+
+@contextlib.contextmanager
+def _owned(path: Path) -> Iterator[None]:
+    """Hold the lock file `path`, which is gone afterwards.
+
+    Opened for writing, which a lock on NFS needs (flock(2)).
+    """
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        # A sweep may have come between the two calls and removed the file that is now locked.
+        if path.exists() and os.path.samestat(os.fstat(handle), path.stat()):
+            break
+        os.close(handle)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(handle)
 
 
 def remove_tree(path: Path) -> None:

@@ -7,6 +7,7 @@ import contextlib
 import http.client
 import netrc
 import random
+import re
 import ssl
 import threading
 import weakref
@@ -158,7 +159,7 @@ class Transport:
             if self.stop.wait(pause):
                 raise CancelledFetchError
         what = f"cannot fetch {label}"
-        raise FetchError(what, f"{failure}\ngave up after {attempt} tries")
+        raise FetchError(what, f"{failure} (tries: {attempt})")
 
     def _read(self, url: str, accept: str) -> Page:
         final, response = self.open(url, {"Accept": accept, "Accept-Encoding": "gzip"})
@@ -207,10 +208,12 @@ def broken(url: str, error: HTTPError) -> FetchError | TransientError:
         what = f"the certificate of {urlsplit(url).hostname} cannot be verified"
         hint = "name your CA file: export PIP_CERT=/path/to/ca.pem"
         return FetchError(what, redact(str(error)), hint)
-    why = str(error.args[0] if error.args else error)
+    why = error.original_error if isinstance(error, ProxyError) else error
+    # urllib3 starts with `HTTPSConnection(host='...', port=443): `; the URL is told already.
+    text = re.sub(r"^\w+\([^()]*\): ", "", str(why.args[0] if why.args else why))
     if isinstance(error, ProxyError):
-        why = f"{why}: {error.original_error}"
-    return TransientError(redact(why))
+        text = f"unable to connect to the proxy: {text}"
+    return TransientError(redact(text))
 
 
 def _refusal(url: str, response: urllib3.BaseHTTPResponse) -> StatusError | TransientError:

@@ -5,20 +5,22 @@ Only ever shown to a sandbox read-only, because a write through a hard link woul
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import IO, TYPE_CHECKING
 
 from torchkiln.archive import open_gzip
 from torchkiln.errors import ArchiveError
 from torchkiln.lockfile import digest
-from torchkiln.store import remove_tree
 from torchkiln.unpack import Unpacker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from torchkiln.layer import Layer
     from torchkiln.store import Store
@@ -46,11 +48,12 @@ def image_tree(store: Store, layers: Sequence[Layer]) -> Path:
     target = store.root / "trees" / f"image-{key}"
     if target.is_dir():
         return target
-    parts = [layer_tree(store, layer) for layer in layers]
+    with ThreadPoolExecutor() as pool:
+        parts = list(pool.map(partial(layer_tree, store), layers))
 
     def fill(folder: Path) -> None:
         for part in parts:
-            _add(part, folder)
+            _add(str(part), str(folder))
 
     return _once(store, target, fill)
 
@@ -69,23 +72,18 @@ def _once(store: Store, target: Path, fill: Callable[[Path], None]) -> Path:
     return target
 
 
-def _add(part: Path, folder: Path) -> None:
+def _add(part: str, folder: str) -> None:
     """Add a layer to a tree. Layers only add: directories meet, files are equal where they do."""
-    for path, names, files in os.walk(part):
-        here = folder / Path(path).relative_to(part)
-        links = [name for name in names if Path(path, name).is_symlink()]
-        for name in names:
-            if name not in links and not (here / name).is_dir():
-                (here / name).mkdir()
-                (here / name).chmod(Path(path, name).stat().st_mode)
-        for name in (*files, *links):
-            if not os.path.lexists(here / name):
-                os.link(Path(path, name), here / name, follow_symlinks=False)
-
-
-def drop_tree(store: Store, layers: Sequence[Layer]) -> None:
-    """Remove the unpacked image, not its layers."""
-    remove_tree(store.root / "trees" / f"image-{digest([layer.diff_id for layer in layers])}")
+    for entry in os.scandir(part):
+        target = f"{folder}/{entry.name}"
+        if entry.is_dir(follow_symlinks=False):
+            if not os.path.isdir(target):  # noqa: PTH112 - strings: see torchkiln.unpack
+                os.mkdir(target)  # noqa: PTH102
+                os.chmod(target, entry.stat().st_mode)  # noqa: PTH101
+            _add(entry.path, target)
+        else:
+            with contextlib.suppress(FileExistsError):
+                os.link(entry.path, target, follow_symlinks=False)
 
 
 class _HashingReader(io.RawIOBase):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import tarfile
-from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Final
 
 from torchkiln.archive import name_fault
@@ -16,6 +15,7 @@ from torchkiln.errors import ArchiveError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 _COPY: Final = 1 << 20
 _MAX_BYTES: Final = 64 << 30
@@ -30,7 +30,8 @@ class Unpacker:
     """
 
     def __init__(self, root: Path, rename: Callable[[str], str | None] = lambda name: name) -> None:
-        self.root = root
+        # Paths are strings here: an image has 40,000, and pathlib would take as long as the disk.
+        self._root = f"{root}/"
         self._rename = rename
         self._kinds: dict[str, str] = {}
         self._bytes = 0
@@ -67,7 +68,7 @@ class Unpacker:
             assert source is not None  # noqa: S101 - a regular file has contents
             self._file(target, member.mode, source)
         elif member.issym():
-            (self.root / target).symlink_to(member.linkname)
+            os.symlink(member.linkname, self._root + target)  # noqa: PTH211
             self._kinds[target] = "link"
         elif member.islnk():
             self._hard_link(target, member.linkname, label)
@@ -75,8 +76,10 @@ class Unpacker:
             raise _refused(label, member.name, "a device, FIFO or worse")
 
     def _parents(self, target: str, label: str) -> None:
-        for parent in reversed(PurePosixPath(target).parents[:-1]):
-            self._directory(str(parent), 0o755, label)
+        parent = target.rpartition("/")[0]
+        if parent and self._kinds.get(parent) != "directory":
+            self._parents(parent, label)
+            self._directory(parent, 0o755, label)
 
     def _directory(self, target: str, mode: int, label: str) -> None:
         kind = self._kinds.get(target)
@@ -84,18 +87,18 @@ class Unpacker:
             return
         if kind:
             raise _refused(label, target, f"a folder where a {kind} is")
-        path = self.root / target
-        path.mkdir()
-        path.chmod(mode & 0o1777 | 0o700)
+        path = self._root + target
+        os.mkdir(path)  # noqa: PTH102
+        os.chmod(path, mode & 0o1777 | 0o700)  # noqa: PTH101
         self._kinds[target] = "directory"
 
     def _file(self, target: str, mode: int, source: IO[bytes]) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-        handle = os.open(self.root / target, flags, 0o600)
-        with os.fdopen(handle, "wb") as stream:
+        handle = os.open(self._root + target, flags, 0o600)
+        with os.fdopen(handle, "wb", buffering=0) as stream:
             while data := source.read(_COPY):
                 stream.write(data)
-            os.fchmod(stream.fileno(), mode & 0o777 | 0o400)
+            os.fchmod(handle, mode & 0o777 | 0o400)
         self._kinds[target] = "file"
 
     def _hard_link(self, target: str, linkname: str, label: str) -> None:
@@ -105,7 +108,7 @@ class Unpacker:
             raise _refused(
                 label, target, f"a hard link to what this archive did not unpack: {name}"
             )
-        os.link(self.root / source, self.root / target, follow_symlinks=False)
+        os.link(self._root + source, self._root + target, follow_symlinks=False)
         self._kinds[target] = "file"
 
 

@@ -1,1 +1,2 @@
-def verify(*a): raise NotImplementedError
+def verify(*a):
+    raise NotImplementedError

@@ -8,8 +8,12 @@ fetched; RECORD is checked while the bytes stream into the layer.
 from __future__ import annotations
 
 import base64
+import configparser
+import csv
 import hashlib
+import io
 import os
+import struct
 import unicodedata
 import zipfile
 from dataclasses import dataclass
@@ -17,11 +21,12 @@ from email.parser import HeaderParser
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Final
 
-from installer.records import parse_record_file
+from installer.records import InvalidRecordEntry, parse_record_file
 from installer.scripts import Script
 from installer.utils import parse_entrypoints
 from isal.igzip_lib import IsalError
-from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
+from packaging.utils import canonicalize_name, parse_wheel_filename
+from packaging.version import Version
 
 from torchkiln.archive import inflate, member_fault, name_fault
 from torchkiln.errors import ArchiveError
@@ -38,7 +43,17 @@ _MAX_UNPACKED: Final = 32 << 30
 _MAX_RATIO: Final = 200  # torch's wheels unpack to 4 times their size, text at most to 20 times
 _LOCAL_HEADER: Final = 30  # bytes, before name and extra field (APPNOTE.TXT 4.3.7)
 _PIP_QUOTES: Final = frozenset(',"\n')
+# A RECORD of our own replaces the wheel's, which a signature (the other two) would be about.
 _UNLISTED: Final = ("RECORD", "RECORD.jws", "RECORD.p7s")
+_MAX_TEXT: Final = 64 << 20  # bytes of a file that is read whole; torch's RECORD has 1.2 MB
+# What zipfile raises for a broken file; bad UTF-8, names and versions are ValueErrors.
+_BROKEN: Final = (
+    zipfile.BadZipFile,
+    NotImplementedError,
+    OverflowError,
+    ValueError,
+    struct.error,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +72,12 @@ class Venv:
     def interpreter(self) -> str:
         """Return the interpreter's path in the image, for `#!` lines."""
         return f"/{self.prefix}/bin/python"
+
+    def owns(self, path: str) -> bool:
+        """Tell whether the environment itself has something at `path`, which no wheel may replace."""
+        folders = {f"{self.prefix}/bin", self.site, *map(str, PurePosixPath(self.site).parents)}
+        own = (f"{self.prefix}/pyvenv.cfg", f"{self.prefix}/bin/python")
+        return path in folders or path.startswith(own)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +106,7 @@ def read_wheel(path: Path, locked: LockedWheel, venv: Venv) -> Wheel:
     try:
         with zipfile.ZipFile(path) as archive:
             return _Reader(path, archive, locked, venv).read()
-    except (zipfile.BadZipFile, InvalidWheelFilename, UnicodeError, NotImplementedError) as error:
+    except _BROKEN as error:
         what = f"this is no wheel: {locked.file}"
         raise ArchiveError(what, str(error)) from error
 
@@ -110,18 +131,17 @@ class _Reader:
         for info in members:
             parts = PurePosixPath(info.filename).parts
             # Shipped bytecode may not match its source (installer refuses it for the same reason).
-            if "__pycache__" in parts or info.filename == f"{self.dist_info}/RECORD":
+            if "__pycache__" in parts or info.filename in self._replaced:
                 continue
             target, is_script = self._place(parts)
             entry = self._entry(info, target, record, is_script=is_script)
             entries.append(entry)
-            if target.endswith(".py") and target.startswith(self.venv.site):
+            if target.endswith(".py") and target.startswith(f"{self.venv.site}/"):
                 sources.append(Source(member=info.filename, path=target))
-        entries += self._scripts(members)
+        entries += self._scripts()
         entries.append(self._text(f"{self.venv.site}/{self.dist_info}/INSTALLER", INSTALLER))
-        # The wheel's own INSTALLER, where it has one, is replaced.
-        entries = list({entry.path: entry for entry in entries}.values())
         entries.append(self._new_record(entries))
+        self._check_places(entries)
         sources.sort(key=lambda source: source.path)
         return Wheel(locked=self.locked, entries=tuple(entries), sources=tuple(sources))
 
@@ -152,43 +172,49 @@ class _Reader:
 
     def _check_identity(self, members: list[zipfile.ZipInfo]) -> None:
         name, version, _, _ = parse_wheel_filename(self.locked.file)
+        if (name, version) != (canonicalize_name(self.locked.name), Version(self.locked.version)):
+            raise self._refuse(f"it is locked as {self.locked.name} {self.locked.version}")
         tops = {PurePosixPath(info.filename).parts[0] for info in members}
         found = sorted(top for top in tops if top.endswith(".dist-info"))
         if len(found) != 1:
             raise self._refuse(f"it must hold one .dist-info, it holds {len(found)}")
         self.dist_info = found[0]
-        try:
-            text = self.archive.read(f"{self.dist_info}/METADATA").decode()
-        except KeyError:
-            raise self._refuse("it has no METADATA") from None
-        metadata = HeaderParser().parsestr(text)
-        inside = (canonicalize_name(metadata["Name"] or ""), metadata["Version"])
-        if inside != (name, str(version)) or name != canonicalize_name(self.locked.name):
-            raise self._refuse(f"its METADATA says it is {inside[0]} {inside[1]}")
+        metadata = HeaderParser().parsestr(self._info_text("METADATA"))
+        says_name, says_version = str(metadata["Name"]), str(metadata["Version"])
+        if canonicalize_name(says_name) != name or Version(says_version) != version:
+            raise self._refuse(f"its METADATA says it is {says_name} {says_version}")
+        # importlib.metadata finds a distribution by the name of this folder.
+        if canonicalize_name(self.dist_info.rpartition("-")[0]) != name:
+            raise self._refuse(f"its .dist-info is another's: {self.dist_info}")
 
     def _record(self, members: list[zipfile.ZipInfo]) -> dict[str, str]:
         """Return the sha256 (hex) that RECORD gives for each member."""
+        lines = io.StringIO(self._info_text("RECORD"), newline="")
         try:
-            lines = self.archive.read(f"{self.dist_info}/RECORD").decode().splitlines()
-        except KeyError:
-            raise self._refuse("it has no RECORD") from None
-        hashes = {}
-        for path, value, _ in parse_record_file(lines):
+            rows = list(parse_record_file(lines))
+        except (csv.Error, InvalidRecordEntry) as error:
+            raise self._refuse(f"RECORD cannot be read: {error}") from error
+        names = {info.filename for info in members}
+        hashes: dict[str, str] = {}
+        for path, value, _ in rows:
             algorithm, _, encoded = value.partition("=")
-            if algorithm == "sha256":
-                hashes[path] = _hex(encoded)
-        for info in members:
-            name = info.filename.removeprefix(f"{self.dist_info}/")
-            if info.filename not in hashes and name not in _UNLISTED:
-                raise self._refuse("RECORD has no sha256 for it", info.filename)
+            if path in hashes:
+                raise self._refuse("RECORD has two rows for it", path)
+            if path not in names:
+                raise self._refuse("RECORD names it, the wheel does not hold it", path)
+            hashes[path] = _hex(encoded) if algorithm == "sha256" else ""
+        unlisted = {f"{self.dist_info}/{name}" for name in _UNLISTED}
+        for name in sorted(names - unlisted):
+            if not hashes.get(name):
+                raise self._refuse("RECORD has no sha256 for it", name)
         return hashes
 
     def _place(self, parts: tuple[str, ...]) -> tuple[str, bool]:
         """Return the member's path in the image, and whether it is a script."""
         data = f"{self.dist_info.removesuffix('.dist-info')}.data"
-        if parts[0] != data:
+        if not parts[0].endswith(".data"):
             return "/".join((self.venv.site, *parts)), False
-        scheme, rest = parts[1], parts[2:]
+        scheme, rest = (parts[1], parts[2:]) if len(parts) > 1 else ("", ())
         roots = {
             "purelib": self.venv.site,
             "platlib": self.venv.site,
@@ -196,11 +222,10 @@ class _Reader:
             "headers": f"{self.venv.prefix}/include/python{self.venv.python}/{self.locked.name}",
             "data": self.venv.prefix,
         }
-        if scheme not in roots or not rest:
+        if parts[0] != data or scheme not in roots or not rest:
             raise self._refuse("no such installation scheme", "/".join(parts))
         target = "/".join((roots[scheme], *rest))
-        python = f"{self.venv.prefix}/bin/python"
-        if target == f"{self.venv.prefix}/pyvenv.cfg" or target.startswith(python):
+        if self.venv.owns(target):
             raise self._refuse("it would replace a part of the environment itself", "/".join(parts))
         return target, scheme == "scripts"
 
@@ -241,21 +266,41 @@ class _Reader:
         if size != info.file_size or (sha256 and actual.hexdigest() != sha256):
             raise self._refuse("its bytes are not those that RECORD names", info.filename)
 
-    def _scripts(self, members: list[zipfile.ZipInfo]) -> list[Entry]:
-        name = f"{self.dist_info}/entry_points.txt"
-        if name not in {info.filename for info in members}:
+    def _scripts(self) -> list[Entry]:
+        """Return the programs of `entry_points.txt`."""
+        name = "entry_points.txt"
+        if f"{self.dist_info}/{name}" not in self.archive.NameToInfo:
             return []
+        try:
+            points = list(parse_entrypoints(self._info_text(name)))
+        except (configparser.Error, AssertionError) as error:  # the library asserts what it expects
+            raise self._refuse(f"its entry points cannot be read: {error}", name) from error
         entries = []
-        for script, module, attribute, section in parse_entrypoints(
-            self.archive.read(name).decode()
-        ):
+        for script, module, attribute, section in points:
             file, data = Script(script, module, attribute, section).generate(
                 self.venv.interpreter, "posix"
             )
-            if name_fault(file) or "/" in file or file.startswith("python"):
+            target = f"{self.venv.prefix}/bin/{file}"
+            if name_fault(file) or "/" in file or self.venv.owns(target):
                 raise self._refuse("no name for a script", file)
-            entries.append(self._text(f"{self.venv.prefix}/bin/{file}", data, mode=0o755))
+            entries.append(self._text(target, data, mode=0o755))
         return entries
+
+    def _info_text(self, name: str) -> str:
+        """Return the text of a file of the `.dist-info`."""
+        info = self.archive.NameToInfo.get(f"{self.dist_info}/{name}")
+        if info is None:
+            raise self._refuse(f"it has no {name}")
+        if info.file_size > _MAX_TEXT:
+            raise self._refuse(f"{info.file_size} bytes are too much for it", info.filename)
+        return b"".join(self._chunks(info, "")).decode()
+
+    def _check_places(self, entries: list[Entry]) -> None:
+        seen: set[str] = set()
+        for entry in entries:
+            if entry.path in seen:
+                raise self._refuse(f"two of its files go to one place: /{entry.path}")
+            seen.add(entry.path)
 
     def _new_record(self, entries: list[Entry]) -> Entry:
         """Return RECORD as pip would write it, sorted; bytecode is not listed."""

@@ -180,7 +180,7 @@ class ProxyHandler(BaseHTTPRequestHandler):
         """Pass a request on."""
         self._note()
         parts = urlsplit(self.path)
-        with socket.create_connection((parts.hostname, parts.port)) as upstream:
+        with socket.create_connection((parts.hostname, parts.port or 80)) as upstream:
             upstream.sendall(f"GET {parts.path} HTTP/1.0\r\nHost: {parts.netloc}\r\n\r\n".encode())
             while chunk := upstream.recv(1 << 16):
                 self.wfile.write(chunk)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import pytest
 from servers import page, serving, status
 
-from torchkiln.errors import FetchError
 from torchkiln.index import Finder, Link, Source, parse_html, parse_json, sources
 from torchkiln.pipconf import PipConfig
 from torchkiln.transport import Transport
@@ -15,6 +14,8 @@ from torchkiln.transport import Transport
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from torchkiln.errors import FetchError
 
 JSON = "application/vnd.pypi.simple.v1+json"
 HASH = "ab" * 32
@@ -112,11 +113,15 @@ def test_index_that_knows_only_html_is_read() -> None:
     assert [f"{site.url}/simple/a/a-1-py3-none-any.whl"] == [link.url for link in found]
 
 
-def test_links_are_relative_to_where_a_redirect_led() -> None:
-    files = {
-        "/simple/a/": status(301, Location="/moved/a/"),
-        "/moved/a/": page("text/html", anchors("a-1-py3-none-any.whl")),
-    }
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("text/html", '<a href="a-1-py3-none-any.whl">a</a>'),
+        (JSON, '{"files": [{"filename": "a-1-py3-none-any.whl", "url": "a-1-py3-none-any.whl"}]}'),
+    ],
+)
+def test_links_are_relative_to_where_a_redirect_led(kind: str, body: str) -> None:
+    files = {"/simple/a/": status(301, Location="/moved/a/"), "/moved/a/": page(kind, body)}
     with serving(files) as site:
         found = links("a", index(f"{site.url}/simple"))
 

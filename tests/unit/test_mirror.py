@@ -102,7 +102,9 @@ def test_what_is_no_main_of_debian_is_no_mirror(tmp_path: Path, line: str) -> No
 
 
 def test_files_that_apt_ignores_are_ignored(tmp_path: Path) -> None:
-    write(tmp_path, "sources.list.d/a.list.disabled", "deb http://off.example/debian sid main")
+    write(tmp_path, "sources.list.d/a.list.off", "deb http://off.example/debian sid main")
+    stanza = "Types: deb\nURIs: http://off.example/debian\nSuites: sid\nComponents: main\n"
+    write(tmp_path, "sources.list.d/b.sources.off", stanza)
 
     with pytest.raises(FetchError):
         mirrors({}, tmp_path)

@@ -62,6 +62,25 @@ class Job:
         return next(deb.version for deb in self.base_lock.debs if deb.name == name)
 
 
+@dataclass(frozen=True, kw_only=True)
+class LayerPart:
+    """A layer of wheels that is to be written."""
+
+    key: str
+    name: str
+    wheels: tuple[Wheel, ...]
+
+    @property
+    def size(self) -> int:
+        """Return the bytes that its files hold."""
+        return sum(entry.size for wheel in self.wheels for entry in wheel.entries)
+
+    @property
+    def modules(self) -> int:
+        """Return how many modules must be compiled for it."""
+        return sum(len(wheel.sources) for wheel in self.wheels)
+
+
 @dataclass
 class Stopwatch:
     """Seconds by stage."""
@@ -142,32 +161,39 @@ def _build_layers(
     }
     # All wheels, also those whose layers exist: a new one may claim a path of an old one.
     complete(entry for wheel in wheels.values() for entry in wheel.entries)
-    todo = [(group, [wheels[wheel.name] for wheel in group.wheels]) for group in missing]
+    parts = [
+        LayerPart(
+            key=keys[group.name],
+            name=group.name,
+            wheels=tuple(wheels[wheel.name] for wheel in group.wheels),
+        )
+        for group in missing
+    ]
     compiler = Compiler(
         store=job.store,
         tree=layer_tree(job.store, base),
         python=job.base.python,
         package=job.python_package,
     )
+    _write_layers(job.store, parts, compiler)
+
+
+def _write_layers(store: Store, parts: Sequence[LayerPart], compiler: Compiler) -> None:
     cores = len(os.sched_getaffinity(0))
-    total = sum(entry.size for _, part in todo for wheel in part for entry in wheel.entries)
     with (
-        Progress("layers", total) as progress,
+        Progress("layers", sum(part.size for part in parts)) as progress,
         ThreadPoolExecutor(cores) as compilers,
         ThreadPoolExecutor(cores) as writers,
     ):
-        # Longest first; layers without modules do not wait, so they go while the others compile.
         bytecode = {
             wheel.locked.name: [compilers.submit(work) for work in compiler.jobs(wheel)]
-            for _, part in todo
-            for wheel in sorted(part, key=lambda wheel: -len(wheel.sources))
+            for part in sorted(parts, key=lambda part: -part.modules)
+            for wheel in part.wheels
         }
-        todo.sort(key=lambda item: sum(len(wheel.sources) for wheel in item[1]))
+        # Layers with few modules first: they do not wait, and go while the others compile.
         written = [
-            writers.submit(
-                _write, job.store, keys[group.name], group.name, part, bytecode, progress
-            )
-            for group, part in todo
+            writers.submit(_write, store, part, bytecode, progress)
+            for part in sorted(parts, key=lambda part: part.modules)
         ]
         _finish(written, compilers, writers)
 
@@ -187,20 +213,18 @@ def _finish(
 
 def _write(
     store: Store,
-    key: str,
-    name: str,
-    wheels: Sequence[Wheel],
+    part: LayerPart,
     bytecode: dict[str, list[Future[list[Entry]]]],
     progress: Progress,
 ) -> None:
-    entries = [entry for wheel in wheels for entry in wheel.entries]
-    for wheel in wheels:
+    entries = [entry for wheel in part.wheels for entry in wheel.entries]
+    for wheel in part.wheels:
         for future in bytecode[wheel.locked.name]:
             entries += future.result()
     with store.workspace() as folder:
-        layer = write_layer(folder / "layer", name, entries, progress.advance)
+        layer = write_layer(folder / "layer", part.name, entries, progress.advance)
         store.adopt(folder / "layer", layer.digest)
-    store.write_record("layers", key, vars(layer))
+    store.write_record("layers", part.key, vars(layer))
 
 
 def _own_layer(job: Job) -> Layer:
