@@ -20,8 +20,9 @@ from torchkiln.run import run as run_image
 from torchkiln.smoke import smoke as smoke_image
 
 if TYPE_CHECKING:
-    from invoke.context import Context
     from collections.abc import Callable
+
+    from invoke.context import Context
 
     from torchkiln.catalog import Variant
     from torchkiln.pipeline import Project

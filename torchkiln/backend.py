@@ -5,17 +5,23 @@ from __future__ import annotations
 import subprocess
 from typing import TYPE_CHECKING, Any, Final
 
-from testinfra.backend.base import BaseBackend, CommandResult
-from testinfra.host import Host
+from testinfra.backend.base import (  # type: ignore[import-untyped]
+    BaseBackend,
+    CommandResult,
+)
+from testinfra.host import Host  # type: ignore[import-untyped]
 
 if TYPE_CHECKING:
     from torchkiln.sandbox import Sandbox
 
 
-class SandboxBackend(BaseBackend):
+__all__ = ["Host", "SandboxBackend", "host"]
+
+
+class SandboxBackend(BaseBackend):  # type: ignore[misc]
     """Runs each command by itself with `/bin/sh -c`, as testinfra's backend for Docker does."""
 
-    NAME: Final = "sandbox"  # type: ignore[misc]
+    NAME: Final = "sandbox"
 
     def __init__(self, sandbox: Sandbox, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         super().__init__(sandbox.root.name, *args, **kwargs)

@@ -12,14 +12,17 @@ import os
 import shutil
 import stat
 import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from torchkiln import deb, unpack
 from torchkiln import layer as layers
 from torchkiln.deb import merge_usr, unpack_deb
 from torchkiln.errors import BuildError
 from torchkiln.layer import CHUNK, Entry, Layer, write_layer
 from torchkiln.lockfile import digest
+from torchkiln.recipe import recipe
 from torchkiln.sandbox import Mount, Sandbox
 from torchkiln.unpack import Unpacker
 
@@ -29,21 +32,17 @@ if TYPE_CHECKING:
     from torchkiln.lockfile import BaseLock
     from torchkiln.store import Store
 
-FORMAT: Final = 1
-"""Part of the base's key: raised by any change that alters the bytes of the base."""
-
 _MERGED_LINKS: Final = ("bin", "lib", "lib64", "sbin")
 _APT_SOURCES: Final = "usr/share/doc/apt/examples/sources.list"
 # What Debian's slim images leave out, in dpkg's own terms, so that later packages leave it out too.
-_SLIM: Final = f"""\
-path-exclude /usr/share/doc/*
+_LEFT_OUT: Final = ("doc", "info", "lintian", "locale", "man")
+_SLIM: Final = (
+    "".join(f"path-exclude /usr/share/{name}/*\n" for name in _LEFT_OUT)
+    + f"""\
 path-include /usr/share/doc/*/copyright
 path-include /{_APT_SOURCES}
-path-exclude /usr/share/info/*
-path-exclude /usr/share/lintian/*
-path-exclude /usr/share/locale/*
-path-exclude /usr/share/man/*
 """
+)
 # base-passwd first: the others' scripts look users up. Order and dependencies are dpkg's business
 # from there on; at the start nothing is installed yet, hence --force-depends.
 _INSTALL: Final = """\
@@ -87,7 +86,8 @@ _LEFTOVERS: Final = (
 
 def base_key(lock: BaseLock) -> str:
     """Return the key of the base's layer: a hash of all that it is made from."""
-    return digest([FORMAT, layers.FORMAT, layers.CODEC, [deb.sha256 for deb in lock.debs]])
+    made_by = recipe(sys.modules[__name__], deb, layers, unpack)
+    return digest([made_by, [locked.sha256 for locked in lock.debs]])
 
 
 def build_base(store: Store, lock: BaseLock) -> Layer:
@@ -111,8 +111,8 @@ def build_base(store: Store, lock: BaseLock) -> Layer:
 
 def _link_debs(store: Store, lock: BaseLock, folder: Path) -> Path:
     folder.mkdir(mode=0o755)
-    for deb in lock.debs:
-        os.link(store.blob(deb.sha256), folder / f"{deb.name}_{deb.architecture}.deb")
+    for locked in lock.debs:
+        os.link(store.blob(locked.sha256), folder / f"{locked.name}_{locked.architecture}.deb")
     return folder
 
 
@@ -121,8 +121,8 @@ def _prepare(root: Path, store: Store, lock: BaseLock) -> None:
     for name in _MERGED_LINKS:
         (root / name).symlink_to(f"usr/{name}")
     unpacker = Unpacker(root, rename=_first_place)
-    for deb in lock.debs:
-        unpack_deb(store.blob(deb.sha256), f"{deb.name} {deb.version}", unpacker)
+    for locked in lock.debs:
+        unpack_deb(store.blob(locked.sha256), f"{locked.name} {locked.version}", unpacker)
     config = root / "etc/dpkg/dpkg.cfg.d/slim"
     config.parent.mkdir(parents=True, exist_ok=True)
     config.write_text(_SLIM)
@@ -132,8 +132,9 @@ def _prepare(root: Path, store: Store, lock: BaseLock) -> None:
 
 
 def _first_place(name: str) -> str | None:
-    """Return where a member goes; documentation is dpkg's to unpack or to leave out."""
-    return None if name.startswith("usr/share/doc/") else merge_usr(name)
+    """Return where a member goes; what the slim base leaves out is dpkg's to decide on."""
+    documents = name.startswith(tuple(f"usr/share/{folder}/" for folder in _LEFT_OUT))
+    return None if documents else merge_usr(name)
 
 
 def _install(root: Path, debs: Path, log: Path) -> None:
@@ -190,13 +191,18 @@ def tree_entries(root: Path) -> Iterator[Entry]:
             if stat.S_ISLNK(status.st_mode):
                 yield Entry.link(relative, str(path.readlink()), owner="debian")
             elif stat.S_ISDIR(status.st_mode):
-                mode = 0o700 if relative == "root" else status.st_mode & 0o1777 | 0o755
-                yield Entry.directory(relative, mode, owner="debian")
+                yield Entry.directory(relative, _folder_mode(relative, status), owner="debian")
             elif stat.S_ISREG(status.st_mode):
                 yield _file(path, relative, status)
             else:
                 what = f"the base holds neither file, folder nor link: /{relative}"
                 raise BuildError(what)
+
+
+def _folder_mode(path: str, status: os.stat_result) -> int:
+    if path == "root":
+        return 0o700
+    return 0o1777 if status.st_mode & stat.S_ISVTX else 0o755
 
 
 def _file(path: Path, relative: str, status: os.stat_result) -> Entry:

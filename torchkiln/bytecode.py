@@ -17,6 +17,7 @@ from torchkiln import compile_wheel
 from torchkiln.errors import BuildError
 from torchkiln.layer import Entry
 from torchkiln.lockfile import digest
+from torchkiln.recipe import recipe
 from torchkiln.sandbox import Mount, Sandbox
 
 if TYPE_CHECKING:
@@ -30,11 +31,6 @@ _BATCH: Final = 400
 
 _SCRIPT: Final = "/run/compile_wheel.py"
 _WHEEL: Final = "/run/wheel"
-
-
-def recipe() -> str:
-    """Return what stands for the way bytecode is made, to be part of keys."""
-    return digest([_BATCH, Path(compile_wheel.__file__).read_text(encoding="utf-8")])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +50,7 @@ class Compiler:
 
     def _compile(self, wheel: Wheel, batch: Sequence[Source]) -> list[Entry]:
         paths = [(source.member, source.path) for source in batch]
-        key = digest([recipe(), self.package, wheel.locked.sha256, paths])
+        key = digest([recipe(compile_wheel), self.package, wheel.locked.sha256, paths])
         record = self.store.read_record("bytecode", key)
         if record is None or not self.store.has(record["blob"]):
             record = {"blob": self.store.put(_run(self, wheel, batch))}

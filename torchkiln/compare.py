@@ -34,29 +34,36 @@ class Difference:
 def layer_differences(layer: str, first: Path, second: Path) -> Iterator[Difference]:
     """Give the differences between two compressed layers; none where only the codec differs."""
     one, two = _members(first), _members(second)
+
+    def difference(path: str, field: str, first: str, second: str) -> Difference:
+        return Difference(layer=layer, path=path, field=field, first=first, second=second)
+
     for path in sorted(one.keys() | two.keys()):
         if path not in one or path not in two:
             present = ("there", "absent") if path in one else ("absent", "there")
-            yield Difference(
-                layer=layer, path=path, field="presence", first=present[0], second=present[1]
-            )
+            yield difference(path, "presence", *present)
             continue
-        for field, value in one[path].items():
-            if value != two[path][field]:
-                yield Difference(
-                    layer=layer, path=path, field=field, first=value, second=two[path][field]
-                )
+        for field in one[path] | two[path]:
+            values = one[path].get(field, "none"), two[path].get(field, "none")
+            if values[0] != values[1]:
+                yield difference(path, field, *values)
+    # Of an order that is not the same, the first place says enough.
+    orders = [path for path in one if path in two], [path for path in two if path in one]
+    for here, there in zip(*orders, strict=True):
+        if here != there:
+            yield difference(here, "order", f"/{here}", f"/{there}")
+            break
 
 
 def _members(path: Path) -> dict[str, dict[str, str]]:
     found = {}
     with open_gzip(path) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
-        for order, member in enumerate(archive):
+        for member in archive:
             fields = {name: str(getattr(member, name)) for name in _FIELDS}
             fields["mode"] = f"{member.mode:o}"
-            if content := archive.extractfile(member):
+            # Of a link, extractfile() raises StreamError.
+            if member.isfile() and (content := archive.extractfile(member)):
                 fields["content"] = _sha256(content)
-            fields["order"] = str(order)
             found[member.name] = fields
     return found
 

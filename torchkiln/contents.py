@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -42,8 +42,11 @@ def text_files(base: Base, variant: Variant, lock: VariantLock) -> tuple[ImageFi
     ]
     for path in sorted(ROOTFS.rglob("*")):
         if path.is_file():
-            name, executable = f"/{path.relative_to(ROOTFS)}", os.access(path, os.X_OK)
-            files.append(ImageFile(path=name, text=path.read_text(), executable=executable))
+            # The bit in the file's mode: os.access() says no on a file system mounted noexec.
+            executable = bool(path.stat().st_mode & stat.S_IXUSR)
+            text = path.read_text(encoding="utf-8")
+            name = f"/{path.relative_to(ROOTFS)}"
+            files.append(ImageFile(path=name, text=text, executable=executable))
     if variant.cuda:
         places = "".join(f"/{folder}\n" for folder in _DRIVER_FOLDERS) + "/.singularity.d/libs\n"
         files.append(ImageFile(path="/etc/ld.so.conf.d/nvidia.conf", text=places))
@@ -63,8 +66,7 @@ def own_entries(project: Path, base: Base, variant: Variant, lock: VariantLock) 
         *entries,
         # Any uid may write here: a place to work, and a target for a mounted folder.
         Entry.directory(WORKDIR.lstrip("/"), 0o1777, owner=_OWNER),
-        # Runtimes bind the host's files over these; a read-only root has no room for new ones.
-        Entry.text("etc/hosts", b"", owner=_OWNER),
+        # Runtimes bind the host's file over this; a read-only root has no room for a new one.
         Entry.text("etc/resolv.conf", b"", owner=_OWNER),
     ]
 

@@ -1,8 +1,8 @@
 """The 12-point contract of an image that runs anywhere: what of it the layers tell.
 
 Each point is a pure function over an image's listing that returns the violations it finds; what
-needs a running container is in `tests/image/test_contract.py`. The points come from what clusters
-do to images: Apptainer, enroot and pyxis, Kubernetes and OpenShift, Podman without root.
+needs a running container is in `tests/image/test_image_contract.py`. The points come from what
+clusters do to images: Apptainer, enroot and pyxis, Kubernetes and OpenShift, Podman without root.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def no_shadows(image: ImageListing) -> list[str]:
 
 
 def nvidia_variables(image: ImageListing, cuda: str | None) -> list[str]:
-    """Check point 6: a CUDA image asks the runtime for GPUs and a driver; a CPU image for nothing."""
+    """Check point 6: a CUDA image asks for GPUs and a driver, a CPU image for nothing."""
     if cuda is None:
         return [f"{name}: is set" for name in image.environment if name.startswith("NVIDIA_")]
     require = image.environment.get("NVIDIA_REQUIRE_CUDA", "")
@@ -183,7 +183,7 @@ def form(image: ImageListing) -> list[str]:
 
 
 def limits(image: ImageListing) -> list[str]:
-    """Check point 12: limits and shared memory are the host's to give, so the image sets neither."""
+    """Check point 12: limits and shared memory are the host's, so the image sets neither."""
     return [
         f"/{path}: would set limits or shared memory"
         for path, one in image.members.items()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torchkiln.lockfile import BaseLock
 
 _DPKG: Final = "var/lib/dpkg"
+_PATH_RULE: Final = re.compile(r"^path-(exclude|include)[ =](.+)$", re.MULTILINE)
 _MERGED: Final = re.compile(r"(bin|sbin|lib|lib32|lib64|libx32)/")
 # Written by maintainer scripts, so in no package's list. Anything new here is looked at first.
 _CONFIGURED: Final = re.compile(
@@ -42,7 +43,10 @@ _CONFIGURED: Final = re.compile(
 )
 
 
-_OURS: Final = re.compile(rf"({PREFIX}|{HOME})/.+|etc/(resolv\.conf|ld\.so\.conf\.d/nvidia\.conf)")
+_OURS: Final = re.compile(
+    rf"({PREFIX}|{HOME})/.+"
+    r"|etc/(resolv\.conf|ld\.so\.conf\.d/nvidia\.conf|profile\.d/torchkiln\.sh)"
+)
 # Removed from the image on purpose: places that runtimes mount over, caches, apt's example.
 _LEFT_OUT: Final = re.compile(
     r"(run|tmp|proc|sys|dev|var/cache/apt|var/lib/apt/lists)/.+|usr/share/doc/apt/examples/.+"
@@ -50,7 +54,7 @@ _LEFT_OUT: Final = re.compile(
 
 
 def package_faults(image: ImageListing, lock: BaseLock) -> list[str]:
-    """What dpkg's database names is what is locked: name, version, architecture, all installed."""
+    """Check that dpkg's database holds what is locked: name, version, architecture, installed."""
     status = image.members.get(f"{_DPKG}/status")
     found = {}
     for entry in Deb822.iter_paragraphs((status.text if status else "").splitlines()):
@@ -69,7 +73,7 @@ def _shown(state: tuple[str, str, str] | None) -> str:
 
 
 def unowned_files(image: ImageListing) -> list[str]:
-    """Every file outside the prefixes is a package's, or one that its scripts are known to make."""
+    """Check that every file outside our prefixes is a package's or made by known scripts."""
     owned = set(_listed(image))
     return [
         f"/{path}: belongs to no package"
@@ -80,7 +84,7 @@ def unowned_files(image: ImageListing) -> list[str]:
 
 
 def missing_files(image: ImageListing) -> list[str]:
-    """Every file that a package brings is there, but for those that dpkg was told to leave out."""
+    """Check that what packages bring is there, but for what dpkg was told to leave out."""
     rules = _path_rules(image)
     return [
         f"/{path}: is missing"
@@ -90,7 +94,7 @@ def missing_files(image: ImageListing) -> list[str]:
 
 
 def excluded_files(image: ImageListing) -> list[str]:
-    """Nothing is there that dpkg was told to leave out."""
+    """Check that nothing is there that dpkg was told to leave out."""
     rules = _path_rules(image)
     owned = set(_listed(image))
     return [
@@ -114,9 +118,7 @@ def _path_rules(image: ImageListing) -> list[tuple[bool, re.Pattern[str]]]:
     rules = []
     for path, one in image.members.items():
         if path.startswith("etc/dpkg/dpkg.cfg.d/"):
-            for kind, pattern in re.findall(
-                r"^path-(exclude|include)[ =](.+)$", one.text, re.MULTILINE
-            ):
+            for kind, pattern in _PATH_RULE.findall(one.text):
                 rules.append((kind == "exclude", re.compile(fnmatch.translate(pattern))))
     return rules
 

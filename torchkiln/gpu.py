@@ -5,7 +5,9 @@ As Apptainer's --nv does it: nodes from /dev, libraries of the driver from the l
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Final
@@ -42,8 +44,9 @@ def gpu_mounts(dev: Path = Path("/dev"), linker_cache: str | None = None) -> tup
 
 
 def _linker_cache() -> str:
-    try:
-        done = subprocess.run(["ldconfig", "-p"], capture_output=True, text=True, check=False)
-    except FileNotFoundError:  # musl has none; the driver does not run there either
+    # Debian keeps the folder of ldconfig off the PATH of ordinary users.
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
+    program = shutil.which("ldconfig", path=path)
+    if program is None:  # musl has none; the driver does not run there either
         return ""
-    return done.stdout
+    return subprocess.run([program, "-p"], capture_output=True, text=True, check=False).stdout

@@ -86,6 +86,10 @@ def write_archive(layout: Path, stream: IO[bytes]) -> None:
     names = ["oci-layout", "index.json", "manifest.json"]
     names += sorted(f"blobs/sha256/{path.name}" for path in (layout / "blobs/sha256").iterdir())
     with tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as archive:
+        for name in ("blobs", "blobs/sha256"):
+            info = tarfile.TarInfo(name)
+            info.type, info.mtime, info.mode = tarfile.DIRTYPE, MTIME, 0o755
+            archive.addfile(info)
         for name in names:
             path = layout / name
             info = tarfile.TarInfo(name)

@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-FORMAT: Final = 1
-"""Part of each layer's key: raised by any change that alters the bytes of any layer."""
-
 MTIME: Final = 315532800
 """1980-01-01T00:00:00Z. Not 0: zip cannot say earlier years, and some programs refuse time 0."""
 
@@ -107,14 +104,15 @@ def complete(entries: Iterable[Entry]) -> list[Entry]:
     """
     found: dict[str, Entry] = {}
     for entry in entries:
-        for parent in _parents(entry.path):
-            if parent not in found:
-                found[parent] = Entry.directory(parent, owner=entry.owner)
-            elif not found[parent].is_directory:
-                raise _conflict(parent, found[parent], entry)
         known = found.setdefault(entry.path, entry)
         if known is not entry and not _same(known, entry):
             raise _conflict(entry.path, known, entry)
+    # Afterwards, so that a directory with a mode of its own may come after what is in it.
+    for entry in tuple(found.values()):
+        for parent in _parents(entry.path):
+            known = found.setdefault(parent, Entry.directory(parent, owner=entry.owner))
+            if not known.is_directory:
+                raise _conflict(parent, known, entry)
     return [found[path] for path in sorted(found, key=str.encode)]
 
 
@@ -207,14 +205,12 @@ def _header(entry: Entry) -> bytes:
 
 
 def _same(one: Entry, other: Entry) -> bool:
-    if one.is_directory and other.is_directory:
-        return one.mode == other.mode
-    kept = (one.target, one.sha256, one.mode)
-    return one.is_directory == other.is_directory and kept == (
-        other.target,
-        other.sha256,
-        other.mode,
+    if any(entry.chunks and not entry.sha256 for entry in (one, other)):
+        return False  # contents that nobody knows are the same as no others
+    first, second = (
+        (entry.is_directory, entry.target, entry.sha256, entry.mode) for entry in (one, other)
     )
+    return first == second
 
 
 def _conflict(path: str, one: Entry, other: Entry) -> ArchiveError:

@@ -37,7 +37,7 @@ _CACHES: Final = re.compile(
 
 
 def owners(image: ImageListing) -> list[str]:
-    """Everything belongs to 0:0, by number: names differ between hosts."""
+    """Check that everything belongs to 0:0, by number: names differ between hosts."""
     return [
         f"/{one.path}: belongs to {one.uid}:{one.gid} ({one.owner or '-'}:{one.group or '-'})"
         for one in _all(image)
@@ -46,7 +46,7 @@ def owners(image: ImageListing) -> list[str]:
 
 
 def permissions(image: ImageListing) -> list[str]:
-    """Modes are 0644, 0755 and 1777, so that any user can read all; /root alone may be 0700."""
+    """Check that modes are 0644, 0755 and 1777: any user can read all but /root."""
     return [
         f"/{one.path}: has mode {one.mode:04o}" for one in _all(image) if not _mode_is_plain(one)
     ]
@@ -59,17 +59,17 @@ def _mode_is_plain(one: Member) -> bool:
 
 
 def set_id(image: ImageListing) -> list[str]:
-    """Nothing is setuid or setgid: rootless runtimes drop it, and others should not have it."""
+    """Check that nothing is setuid or setgid, which runtimes without root drop."""
     return [f"/{one.path}: has mode {one.mode:04o}" for one in _all(image) if one.mode & _SET_ID]
 
 
 def kinds(image: ImageListing) -> list[str]:
-    """Files, directories and symbolic links only: devices need root, hard links break in places."""
+    """Check for other kinds than file, directory, symbolic link: devices need root."""
     return [f"/{one.path}: is a {one.kind}" for one in _all(image) if one.kind not in _KINDS]
 
 
 def headers(image: ImageListing) -> list[str]:
-    """PAX records give long names and nothing else: no GNU headers, file capabilities, ACLs."""
+    """Check that PAX records give long names alone: no GNU headers, capabilities, ACLs."""
     return [
         f"/{one.path}: its header has {extension}"
         for one in _all(image)
@@ -79,7 +79,7 @@ def headers(image: ImageListing) -> list[str]:
 
 
 def clocks(image: ImageListing, mtime: int) -> list[str]:
-    """Every time is `mtime` (seconds since 1970); the gzip header has neither time nor name."""
+    """Check that every time is `mtime` (seconds since 1970) and gzip's header has none."""
     times = [
         f"/{one.path}: has the time {one.mtime:.0f}" for one in _all(image) if one.mtime != mtime
     ]
@@ -91,7 +91,7 @@ def clocks(image: ImageListing, mtime: int) -> list[str]:
 
 
 def order(image: ImageListing) -> list[str]:
-    """Each layer has its paths sorted, once each, every parent directory before what is in it."""
+    """Check that each layer has sorted paths, once each, every directory before its contents."""
     return [fault for layer in image.layers for fault in _order(layer)]
 
 
@@ -109,7 +109,7 @@ def _order(layer: LayerListing) -> Iterator[str]:
 
 
 def names(image: ImageListing) -> list[str]:
-    """No path leaves the image, and none is a whiteout (OCI image spec, layer.md)."""
+    """Check that no path leaves the image or is a whiteout (OCI image spec, layer.md)."""
     return [
         f"/{one.path}: {'is a whiteout' if one.name.startswith('.wh.') else 'leaves the image'}"
         for one in _all(image)
@@ -118,7 +118,7 @@ def names(image: ImageListing) -> list[str]:
 
 
 def only_adds(image: ImageListing) -> list[str]:
-    """A path in two layers is the same in both, so that their order does not matter."""
+    """Check that a path in two layers is the same in both, so that their order does not matter."""
     found: dict[str, tuple[Member, str]] = {}
     faults = []
     for layer in image.layers:
@@ -134,8 +134,8 @@ def _identity(one: Member) -> tuple[str, int, str, str]:
 
 
 def behind_links(image: ImageListing) -> list[str]:
-    """Nothing is written through a symbolic link, where unpackers go different ways."""
-    links = {path for path, one in image.members.items() if one.kind == SYMLINK}
+    """Check that nothing is written through a symbolic link, where unpackers go different ways."""
+    links = {one.path for one in _all(image) if one.kind == SYMLINK}
     return [
         f"/{path}: lies behind the link /{parent}"
         for path in image.members
@@ -145,7 +145,7 @@ def behind_links(image: ImageListing) -> list[str]:
 
 
 def case_clashes(image: ImageListing) -> list[str]:
-    """No two paths differ by case alone: some file systems cannot hold both."""
+    """Check that no two paths differ by case alone: some file systems cannot hold both."""
     groups = defaultdict(list)
     for path in image.members:
         groups[path.casefold()].append(f"/{path}")
@@ -155,7 +155,7 @@ def case_clashes(image: ImageListing) -> list[str]:
 
 
 def caches(image: ImageListing) -> list[str]:
-    """No caches, logs, locks and backups, and nothing that must differ between machines."""
+    """Check for caches, logs, locks and backups, and what names one machine."""
     faults = []
     for path, one in image.members.items():
         if _CACHES.fullmatch(path):
@@ -168,7 +168,7 @@ def caches(image: ImageListing) -> list[str]:
 
 
 def bytecode(image: ImageListing) -> list[str]:
-    """Bytecode has its source beside it and is unchecked hash-based (PEP 552): no clock in it."""
+    """Check that bytecode has its source beside it and no clock in it (PEP 552)."""
     faults = []
     for path, one in image.members.items():
         if not path.endswith(".pyc"):
@@ -187,7 +187,7 @@ def source_of(path: str) -> str:
 
 
 def digests(image: ImageListing) -> list[str]:
-    """Digests, sizes and diff_ids of the layers are what manifest and config say."""
+    """Check that manifest and config name the layers' bytes and sizes."""
     faults = []
     said = image.config.get("rootfs", {}).get("diff_ids", [])
     if len(said) != len(image.layers):

@@ -10,20 +10,23 @@ import hashlib
 import io
 import json
 import os
+import posixpath
 import re
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, Final, cast
 
-from isal import igzip, isal_zlib
+from isal import igzip
+from isal.igzip_lib import IsalError
 
 from torchkiln.errors import ArchiveError
 from torchkiln.layer import CHUNK
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Sequence
 
 FILE: Final = "file"
 DIRECTORY: Final = "directory"
@@ -50,6 +53,7 @@ _READ: Final = re.compile(
     re.VERBOSE,
 )
 _PYC_HEADER: Final = 16
+_BUFFER: Final = 1 << 16  # tarfile copies what is left of it for each member it reads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +98,7 @@ class LayerListing:
     digest: str
     diff_id: str
     size: int
-    gzip_header: bytes = b"\x1f\x8b\x08" + bytes(7)
+    gzip_header: bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,28 +127,16 @@ class ImageListing:
         return {name: value for name, _, value in pairs}
 
     def file(self, path: str) -> Member | None:
-        """Return the file that `path` (without leading slash) leads to, through symbolic links."""
+        """Return what `path` (without leading slash) leads to, through all symbolic links."""
         for _ in range(40):  # as many links as Linux follows
-            member = self.members.get(path)
-            if member is None:
-                member, path = self._through_folders(path)
-            if member is None or member.kind != SYMLINK:
-                return member
-            path = os.path.normpath(
-                member.target.lstrip("/")
-                if member.target.startswith("/")
-                else f"{os.path.dirname(path)}/{member.target}"  # noqa: PTH120 - paths of the image
-            ).lstrip("/")
+            steps = [*reversed(PurePosixPath(path).parents[:-1]), path]
+            found = (self.members.get(str(step)) for step in steps)
+            link = next((one for one in found if one and one.kind == SYMLINK), None)
+            if link is None:
+                return self.members.get(path)
+            target = posixpath.join("/", posixpath.dirname(link.path), link.target)
+            path = posixpath.normpath(target + path[len(link.path) :]).lstrip("/")
         return None
-
-    def _through_folders(self, path: str) -> tuple[Member | None, str]:
-        """Return the member at `path` where a top-level link (usr-merge) leads, and its path."""
-        top, _, rest = path.partition("/")
-        link = self.members.get(top)
-        if link is None or link.kind != SYMLINK:
-            return None, path
-        path = f"{link.target.strip('/')}/{rest}"
-        return self.members.get(path), path
 
 
 def read_layout(layout: Path) -> ImageListing:
@@ -156,19 +148,26 @@ def read_layout(layout: Path) -> ImageListing:
         index = json.loads((layout / "index.json").read_bytes())
         manifest = _document(layout, index["manifests"][0])
         config = _document(layout, manifest["config"])
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-            layers = tuple(pool.map(lambda entry: _layer(layout, entry), manifest["layers"]))
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        what = f"this is no OCI layout of an image: {layout}"
-        raise ArchiveError(what, repr(error)) from error
-    except (tarfile.TarError, isal_zlib.error) as error:
+        layers = _layers(layout, manifest["layers"])
+    except (tarfile.TarError, IsalError, EOFError) as error:  # type: ignore[misc] # an instance in isal's stub
         what = f"a layer of this image is broken: {layout}"
         raise ArchiveError(what, str(error)) from error
+    except (OSError, ValueError, KeyError) as error:
+        what = f"this is no OCI layout of an image: {layout}"
+        raise ArchiveError(what, repr(error)) from error
     return ImageListing(index=index, manifest=manifest, config=config, layers=layers)
 
 
+def _layers(layout: Path, descriptors: Sequence[dict[str, Any]]) -> tuple[LayerListing, ...]:
+    """Read the layers in parallel, the largest first."""
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        largest_first = sorted(descriptors, key=lambda entry: -entry["size"])
+        reading = {entry["digest"]: pool.submit(_layer, layout, entry) for entry in largest_first}
+        return tuple(reading[entry["digest"]].result() for entry in descriptors)
+
+
 def _blob(layout: Path, descriptor: dict[str, Any]) -> Path:
-    algorithm, _, value = descriptor["digest"].partition(":")
+    algorithm, _, value = str(descriptor["digest"]).partition(":")
     return layout / "blobs" / algorithm / value
 
 
@@ -185,9 +184,9 @@ def _layer(layout: Path, descriptor: dict[str, Any]) -> LayerListing:
         gzip_header = stream.read(10)
         stream.seek(0)
         blob = _Hashing(stream)
-        with igzip.open(cast("IO[bytes]", blob)) as unzipped:
+        with igzip.open(blob) as unzipped:  # type: ignore[no-untyped-call]
             tar = _Hashing(unzipped)
-            with tarfile.open(fileobj=cast("IO[bytes]", tar), mode="r|", bufsize=CHUNK) as archive:
+            with tarfile.open(fileobj=tar, mode="r|", bufsize=_BUFFER) as archive:
                 members = tuple(_member(archive, info) for info in archive)
             tar.drain()
         blob.drain()

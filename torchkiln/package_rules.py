@@ -19,8 +19,6 @@ from torchkiln.layer_rules import source_of
 from torchkiln.listing import DIRECTORY, FILE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from torchkiln.listing import ImageListing, Member
     from torchkiln.lockfile import LockedWheel, VariantLock
     from torchkiln.wheel import Venv
@@ -46,7 +44,7 @@ SECOND_COPIES: Final = {
 
 
 def wheel_faults(image: ImageListing, wheel: LockedWheel, venv: Venv) -> list[str]:
-    """The locked wheel is installed: its version, and each of its files as its RECORD says."""
+    """Check that the wheel is installed: its version, and its files as RECORD says."""
     found = _dist_infos(image, venv).get(wheel.name, [])
     if len(found) != 1:
         return [f"{wheel.name}: is installed {len(found)} times"]
@@ -68,8 +66,25 @@ def _record_hash(one: Member) -> str:
     return f"sha256={encoded}"
 
 
+def altered_files(image: ImageListing, wheel: LockedWheel, record: str, venv: Venv) -> list[str]:
+    """Check the image against `record`, the RECORD inside the locked wheel itself.
+
+    Scripts are left out, whose first line is made for the environment, and bytecode that a wheel
+    ships, which is made anew.
+    """
+    data = f"{'-'.join(wheel.file.split('-')[:2])}.data/"
+    faults = []
+    for path, value, _ in parse_record_file(record.splitlines()):
+        if path.startswith(data) or path.endswith((".dist-info/RECORD", ".pyc")):
+            continue
+        one = image.members.get(f"{venv.site}/{path}")
+        if one is None or value != _record_hash(one):
+            faults.append(f"/{venv.site}/{path}: is not what the locked wheel holds")
+    return faults
+
+
 def unlocked_wheels(image: ImageListing, lock: VariantLock, venv: Venv) -> list[str]:
-    """Every file of the environment is a locked wheel's, its bytecode, or the skeleton's."""
+    """Check that every file of the environment is a locked wheel's or the skeleton's."""
     locked = {wheel.name for wheel in lock.wheels}
     folders = _dist_infos(image, venv)
     faults = [f"{name}: is not in the lock" for name in sorted(set(folders) - locked)]
@@ -86,15 +101,15 @@ def unlocked_wheels(image: ImageListing, lock: VariantLock, venv: Venv) -> list[
     ]
 
 
-def _dist_infos(image: ImageListing, venv: Venv) -> Mapping[str, list[str]]:
+def _dist_infos(image: ImageListing, venv: Venv) -> dict[str, list[str]]:
     """Return the .dist-info folders by the normalised name of their distribution."""
-    found = defaultdict(list)
+    found: dict[str, list[str]] = defaultdict(list)
     for path in image.members:
         folder, _, name = path.rpartition("/")
-        if name == "METADATA" and folder.endswith(".dist-info"):
-            if folder.rpartition("/")[0] == venv.site:
-                title = HeaderParser().parsestr(image.members[path].text)["Name"]
-                found[canonicalize_name(title or "")].append(folder)
+        parent = folder.rpartition("/")[0]
+        if name == "METADATA" and folder.endswith(".dist-info") and parent == venv.site:
+            title = HeaderParser().parsestr(image.members[path].text)["Name"]
+            found[canonicalize_name(title or "")].append(folder)
     return found
 
 
@@ -106,7 +121,7 @@ def _record(image: ImageListing, folder: str, venv: Venv) -> list[tuple[str, str
 
 
 def cuda_build(image: ImageListing, cuda: str | None, venv: Venv) -> list[str]:
-    """PyTorch was built for the variant's CUDA (major.minor), None for the CPU."""
+    """Check that PyTorch was built for the variant's CUDA (major.minor), None for the CPU."""
     version = image.members.get(f"{venv.site}/torch/version.py")
     found = _CUDA_BUILD.search(version.text) if version else None
     built = found[1] if found else "unknown"
@@ -114,7 +129,7 @@ def cuda_build(image: ImageListing, cuda: str | None, venv: Venv) -> list[str]:
 
 
 def cuda_in_cpu_image(image: ImageListing, lock: VariantLock) -> list[str]:
-    """Neither a library of CUDA nor a distribution that brings one."""
+    """Check for libraries of CUDA and for distributions that bring them."""
     wheels = [
         f"{wheel.name}: is locked"
         for wheel in lock.wheels
@@ -124,7 +139,7 @@ def cuda_in_cpu_image(image: ImageListing, lock: VariantLock) -> list[str]:
 
 
 def second_copies(image: ImageListing, venv: Venv) -> list[str]:
-    """Each CUDA library is there once; `SECOND_COPIES` says which are not, and why."""
+    """Check that each CUDA library is there once; `SECOND_COPIES` says which are not, and why."""
     found = defaultdict(list)
     for path, one in image.members.items():
         library = _cuda_library(path)

@@ -22,23 +22,19 @@ _OTHER: Final = "#3572a5"
 
 
 def layers_svg(image: Image) -> str:
-    """Return the layers of `image` as bars: full length compressed, pale end what unpacking adds."""
+    """Return the layers of `image` as bars, dark for compressed and pale for unpacked bytes."""
     largest = max(layer.unpacked for layer in image.layers)
     height = _HEAD + _ROW * len(image.layers) + 12
     rows = [_row(layer, index, largest) for index, layer in enumerate(image.layers)]
-    title = f"{image.reference}: {len(image.layers)} layers"
+    title = escape(f"{image.reference}: {len(image.layers)} layers")
     total = f"{_megabytes(image.size)} compressed, {_megabytes(image.unpacked)} unpacked"
-    return "\n".join(
-        [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}"'
-            f' width="{_WIDTH}" height="{height}" font-family="sans-serif" font-size="13"'
-            ' fill="#57606a">',
-            f'<text x="16" y="26" font-size="16" font-weight="bold">{escape(title)}</text>',
-            f'<text x="16" y="46">{total}</text>',
-            *rows,
-            "</svg>\n",
-        ]
-    )
+    return f"""\
+<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" \
+viewBox="0 0 {_WIDTH} {height}" font-family="sans-serif" font-size="13" fill="#57606a">
+<text x="16" y="26" font-size="16" font-weight="bold">{title}</text>
+<text x="16" y="46">{total}</text>
+{"".join(rows)}</svg>
+"""
 
 
 def _row(layer: Layer, index: int, largest: int) -> str:
@@ -52,7 +48,7 @@ def _row(layer: Layer, index: int, largest: int) -> str:
         ' opacity="0.3"/>'
         f'<rect x="{_NAME}" y="{y}" width="{packed}" height="18" rx="2" fill="{colour}"/>'
         f'<text x="{_WIDTH - 16}" y="{text}" text-anchor="end">'
-        f"{_megabytes(layer.size)} of {_megabytes(layer.unpacked)}</text>"
+        f"{_megabytes(layer.size)} of {_megabytes(layer.unpacked)}</text>\n"
     )
 
 

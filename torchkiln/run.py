@@ -61,7 +61,7 @@ def parse_mount(text: str) -> Mount:
     rest = rest[:-1] if writable or rest[-1:] == ["ro"] else rest
     target = rest[0] if rest else WORKDIR
     path = Path(source).expanduser().absolute()
-    if len(rest) > 1 or not target.startswith("/") or ".." in Path(target).parts:
+    if not source or len(rest) > 1 or not target.startswith("/") or ".." in Path(target).parts:
         what = f"this is no mount: {text}"
         raise SandboxError(what, hint="--mount HOST[:TARGET][:rw], as in --mount data:/data:rw")
     if not path.exists():

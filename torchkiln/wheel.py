@@ -19,7 +19,7 @@ import zipfile
 from dataclasses import dataclass
 from email.parser import HeaderParser
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from installer.records import InvalidRecordEntry, parse_record_file
 from installer.scripts import Script
@@ -74,7 +74,7 @@ class Venv:
         return f"/{self.prefix}/bin/python"
 
     def owns(self, path: str) -> bool:
-        """Tell whether the environment itself has something at `path`, which no wheel may replace."""
+        """Tell whether the environment itself has `path`, which no wheel may replace."""
         folders = {f"{self.prefix}/bin", self.site, *map(str, PurePosixPath(self.site).parents)}
         own = (f"{self.prefix}/pyvenv.cfg", f"{self.prefix}/bin/python")
         return path in folders or path.startswith(own)
@@ -122,7 +122,8 @@ class _Reader:
         self.owner = locked.file
 
     def read(self) -> Wheel:
-        members = [info for info in self.archive.infolist() if not info.is_dir()]
+        # Not info.is_dir(): that raises IndexError for a member without a name.
+        members = [info for info in self.archive.infolist() if not info.filename.endswith("/")]
         self._check_members(members)
         self._check_identity(members)
         record = self._record(members)
@@ -145,47 +146,52 @@ class _Reader:
         sources.sort(key=lambda source: source.path)
         return Wheel(locked=self.locked, entries=tuple(entries), sources=tuple(sources))
 
-    def _refuse(self, why: str, member: str = "") -> ArchiveError:
+    def _refuse(self, why: str, member: str = "") -> NoReturn:
         where = f" in `{member}`" if member else ""
-        return ArchiveError(f"refused wheel{where}: {self.owner}", why)
+        what = f"refused wheel{where}: {self.owner}"
+        raise ArchiveError(what, why)
 
     def _check_members(self, members: list[zipfile.ZipInfo]) -> None:
         seen: set[str] = set()
         for info in members:
             name = info.filename
             if fault := member_fault(info):
-                raise self._refuse(fault, name)
+                self._refuse(fault, name)
             folded = unicodedata.normalize("NFC", name)
             if folded in seen:
-                raise self._refuse("it holds this name twice", name)
+                self._refuse("it holds this name twice", name)
             seen.add(folded)
         packed = self.path.stat().st_size
         unpacked = sum(info.file_size for info in members)
         if unpacked > _MAX_UNPACKED or unpacked > max(packed * _MAX_RATIO, CHUNK):
-            raise self._refuse(f"{packed} bytes would unpack to {unpacked}")
+            self._refuse(f"{packed} bytes would unpack to {unpacked}")
         # Overlapping members are how a small zip unpacks to petabytes (Fifield, WOOT 2019).
         end = 0
         for info in sorted(members, key=lambda info: info.header_offset):
             if info.header_offset < end:
-                raise self._refuse("its members overlap", info.filename)
+                self._refuse("its members overlap", info.filename)
             end = info.header_offset + _LOCAL_HEADER + info.compress_size
+            if end > packed:
+                self._refuse("it would end after the end of the file", info.filename)
 
     def _check_identity(self, members: list[zipfile.ZipInfo]) -> None:
         name, version, _, _ = parse_wheel_filename(self.locked.file)
         if (name, version) != (canonicalize_name(self.locked.name), Version(self.locked.version)):
-            raise self._refuse(f"it is locked as {self.locked.name} {self.locked.version}")
+            self._refuse(f"it is locked as {self.locked.name} {self.locked.version}")
         tops = {PurePosixPath(info.filename).parts[0] for info in members}
         found = sorted(top for top in tops if top.endswith(".dist-info"))
         if len(found) != 1:
-            raise self._refuse(f"it must hold one .dist-info, it holds {len(found)}")
+            self._refuse(f"it must hold one .dist-info, it holds {len(found)}")
         self.dist_info = found[0]
+        self._unlisted = {f"{self.dist_info}/{name}" for name in _UNLISTED}
+        self._replaced = {*self._unlisted, f"{self.dist_info}/INSTALLER"}
         metadata = HeaderParser().parsestr(self._info_text("METADATA"))
         says_name, says_version = str(metadata["Name"]), str(metadata["Version"])
         if canonicalize_name(says_name) != name or Version(says_version) != version:
-            raise self._refuse(f"its METADATA says it is {says_name} {says_version}")
+            self._refuse(f"its METADATA says it is {says_name} {says_version}")
         # importlib.metadata finds a distribution by the name of this folder.
-        if canonicalize_name(self.dist_info.rpartition("-")[0]) != name:
-            raise self._refuse(f"its .dist-info is another's: {self.dist_info}")
+        if canonicalize_name(self.dist_info.removesuffix(".dist-info").rpartition("-")[0]) != name:
+            self._refuse(f"its .dist-info is another's: {self.dist_info}")
 
     def _record(self, members: list[zipfile.ZipInfo]) -> dict[str, str]:
         """Return the sha256 (hex) that RECORD gives for each member."""
@@ -193,20 +199,19 @@ class _Reader:
         try:
             rows = list(parse_record_file(lines))
         except (csv.Error, InvalidRecordEntry) as error:
-            raise self._refuse(f"RECORD cannot be read: {error}") from error
+            self._refuse(f"RECORD cannot be read: {error}")
         names = {info.filename for info in members}
         hashes: dict[str, str] = {}
         for path, value, _ in rows:
             algorithm, _, encoded = value.partition("=")
             if path in hashes:
-                raise self._refuse("RECORD has two rows for it", path)
+                self._refuse("RECORD has two rows for it", path)
             if path not in names:
-                raise self._refuse("RECORD names it, the wheel does not hold it", path)
+                self._refuse("RECORD names it, the wheel does not hold it", path)
             hashes[path] = _hex(encoded) if algorithm == "sha256" else ""
-        unlisted = {f"{self.dist_info}/{name}" for name in _UNLISTED}
-        for name in sorted(names - unlisted):
+        for name in sorted(names - self._unlisted):
             if not hashes.get(name):
-                raise self._refuse("RECORD has no sha256 for it", name)
+                self._refuse("RECORD has no sha256 for it", name)
         return hashes
 
     def _place(self, parts: tuple[str, ...]) -> tuple[str, bool]:
@@ -223,10 +228,13 @@ class _Reader:
             "data": self.venv.prefix,
         }
         if parts[0] != data or scheme not in roots or not rest:
-            raise self._refuse("no such installation scheme", "/".join(parts))
+            self._refuse("no such installation scheme", "/".join(parts))
         target = "/".join((roots[scheme], *rest))
         if self.venv.owns(target):
-            raise self._refuse("it would replace a part of the environment itself", "/".join(parts))
+            self._refuse("it would replace a part of the environment itself", "/".join(parts))
+        top, _, below = target.removeprefix(f"{self.venv.site}/").partition("/")
+        if below and top.endswith(".dist-info"):
+            self._refuse("it would add to what is installed by name", "/".join(parts))
         return target, scheme == "scripts"
 
     def _entry(
@@ -261,10 +269,10 @@ class _Reader:
                     break
                 actual.update(chunk)
                 yield chunk
-        except IsalError as error:  # type: ignore[misc] # the stub gives an instance
-            raise self._refuse(str(error), info.filename) from error
+        except (IsalError, zipfile.BadZipFile) as error:  # type: ignore[misc] # a stub's mistake
+            self._refuse(str(error), info.filename)
         if size != info.file_size or (sha256 and actual.hexdigest() != sha256):
-            raise self._refuse("its bytes are not those that RECORD names", info.filename)
+            self._refuse("its bytes are not those that RECORD names", info.filename)
 
     def _scripts(self) -> list[Entry]:
         """Return the programs of `entry_points.txt`."""
@@ -273,8 +281,8 @@ class _Reader:
             return []
         try:
             points = list(parse_entrypoints(self._info_text(name)))
-        except (configparser.Error, AssertionError) as error:  # the library asserts what it expects
-            raise self._refuse(f"its entry points cannot be read: {error}", name) from error
+        except (configparser.Error, AssertionError) as error:  # it asserts the form
+            self._refuse(f"its entry points cannot be read: {error}", name)
         entries = []
         for script, module, attribute, section in points:
             file, data = Script(script, module, attribute, section).generate(
@@ -282,7 +290,7 @@ class _Reader:
             )
             target = f"{self.venv.prefix}/bin/{file}"
             if name_fault(file) or "/" in file or self.venv.owns(target):
-                raise self._refuse("no name for a script", file)
+                self._refuse("no name for a script", file)
             entries.append(self._text(target, data, mode=0o755))
         return entries
 
@@ -290,16 +298,16 @@ class _Reader:
         """Return the text of a file of the `.dist-info`."""
         info = self.archive.NameToInfo.get(f"{self.dist_info}/{name}")
         if info is None:
-            raise self._refuse(f"it has no {name}")
+            self._refuse(f"it has no {name}")
         if info.file_size > _MAX_TEXT:
-            raise self._refuse(f"{info.file_size} bytes are too much for it", info.filename)
+            self._refuse(f"{info.file_size} bytes are too much for it", info.filename)
         return b"".join(self._chunks(info, "")).decode()
 
     def _check_places(self, entries: list[Entry]) -> None:
         seen: set[str] = set()
         for entry in entries:
             if entry.path in seen:
-                raise self._refuse(f"two of its files go to one place: /{entry.path}")
+                self._refuse(f"two of its files go to one place: /{entry.path}")
             seen.add(entry.path)
 
     def _new_record(self, entries: list[Entry]) -> Entry:

@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING
 
 import installer
 
+from torchkiln import archive, bytecode, compile_wheel
 from torchkiln import layer as layers
+from torchkiln import wheel as wheels
 from torchkiln.base import build_base
-from torchkiln.bytecode import Compiler, recipe
+from torchkiln.bytecode import Compiler
 from torchkiln.config import image_config, venv
 from torchkiln.contents import own_entries
 from torchkiln.image import Image, write_image
@@ -26,6 +28,7 @@ from torchkiln.layer import Entry, Layer, complete, write_layer
 from torchkiln.lockfile import digest
 from torchkiln.plan import plan_layers
 from torchkiln.progress import Progress
+from torchkiln.recipe import recipe
 from torchkiln.tree import layer_tree
 from torchkiln.wheel import Venv, Wheel, read_wheel
 
@@ -130,12 +133,10 @@ def _layer_key(job: Job, group: WheelGroup) -> str:
     environment = job.venv
     return digest(
         [
-            layers.FORMAT,
-            layers.CODEC,
+            recipe(archive, bytecode, compile_wheel, layers, wheels),
             environment.prefix,
             environment.python,
             job.python_package,
-            recipe(),
             installer.__version__,
             [wheel.sha256 for wheel in group.wheels],
         ]
@@ -154,18 +155,18 @@ def _build_layers(
     missing: Sequence[WheelGroup],
     keys: dict[str, str],
 ) -> None:
-    wheels = {
+    read = {
         wheel.name: read_wheel(job.store.blob(wheel.sha256), wheel, job.venv)
         for group in groups
         for wheel in group.wheels
     }
     # All wheels, also those whose layers exist: a new one may claim a path of an old one.
-    complete(entry for wheel in wheels.values() for entry in wheel.entries)
+    complete(entry for wheel in read.values() for entry in wheel.entries)
     parts = [
         LayerPart(
             key=keys[group.name],
             name=group.name,
-            wheels=tuple(wheels[wheel.name] for wheel in group.wheels),
+            wheels=tuple(read[wheel.name] for wheel in group.wheels),
         )
         for group in missing
     ]
@@ -185,14 +186,14 @@ def _write_layers(store: Store, parts: Sequence[LayerPart], compiler: Compiler) 
         ThreadPoolExecutor(cores) as compilers,
         ThreadPoolExecutor(cores) as writers,
     ):
-        bytecode = {
+        compiled = {
             wheel.locked.name: [compilers.submit(work) for work in compiler.jobs(wheel)]
             for part in sorted(parts, key=lambda part: -part.modules)
             for wheel in part.wheels
         }
         # Layers with few modules first: they do not wait, and go while the others compile.
         written = [
-            writers.submit(_write, store, part, bytecode, progress)
+            writers.submit(_write, store, part, compiled, progress)
             for part in sorted(parts, key=lambda part: part.modules)
         ]
         _finish(written, compilers, writers)
@@ -214,12 +215,12 @@ def _finish(
 def _write(
     store: Store,
     part: LayerPart,
-    bytecode: dict[str, list[Future[list[Entry]]]],
+    compiled: dict[str, list[Future[list[Entry]]]],
     progress: Progress,
 ) -> None:
     entries = [entry for wheel in part.wheels for entry in wheel.entries]
     for wheel in part.wheels:
-        for future in bytecode[wheel.locked.name]:
+        for future in compiled[wheel.locked.name]:
             entries += future.result()
     with store.workspace() as folder:
         layer = write_layer(folder / "layer", part.name, entries, progress.advance)

@@ -1,0 +1,159 @@
+"""`./kiln build` from an empty store, and again with nothing changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from kiln_runs import OFFLINE, Kiln, cpu_job, file_sha256, identity, leftovers, share_inputs
+
+from torchkiln.archive import open_gzip
+from torchkiln.errors import FetchError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+VARIANTS = ["cpu", "cu117"]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_build_describes_the_image_as_one_json_object(
+    built: Callable[[str], dict[str, Any]], variant: str
+) -> None:
+    document = built(variant)
+
+    assert {"variant", "reference", "digest", "layout", "layers", "seconds", "smoke"} <= set(document)
+    assert variant == document["variant"]
+    assert f"torchkiln:{variant}" == document["reference"]
+    assert Path(document["layout"]).is_dir()
+    for layer in document["layers"]:
+        assert {"name", "diff_id", "digest", "size"} <= set(layer)
+    assert all(seconds >= 0 for seconds in document["seconds"].values())
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_digests_are_those_of_the_bytes(
+    built: Callable[[str], dict[str, Any]], variant: str
+) -> None:
+    document = built(variant)
+    layout = Layout(Path(document["layout"]))
+
+    manifest = layout.read(document["digest"])
+    config = layout.read(manifest["config"]["digest"])
+    index = json.loads((layout.root / "index.json").read_text())
+
+    assert [document["digest"]] == [entry["digest"] for entry in index["manifests"]]
+    assert [layer["digest"] for layer in document["layers"]] == [
+        layer["digest"] for layer in manifest["layers"]
+    ]
+    assert [layer["diff_id"] for layer in document["layers"]] == config["rootfs"]["diff_ids"]
+    for layer in document["layers"]:
+        blob = layout.blob(layer["digest"])
+        assert blob.stat().st_size == layer["size"]
+        assert f"sha256:{file_sha256(blob)}" == layer["digest"]
+        assert f"sha256:{_unpacked_sha256(blob)}" == layer["diff_id"]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_built_image_has_passed_the_smoke_suite(
+    built: Callable[[str], dict[str, Any]], variant: str
+) -> None:
+    smoke = built(variant)["smoke"]
+    report = json.loads(Path(smoke["report"]).read_text())
+
+    assert smoke["passed"] is True
+    assert report["passed"] is True
+    assert smoke["skipped"] == [
+        check["id"] for check in report["checks"] if check["verdict"] == "skipped"
+    ]
+
+
+def test_with_nothing_changed_nothing_is_made_and_no_network_is_needed(
+    kiln: Kiln, cpu: dict[str, Any]
+) -> None:
+    before = _made(kiln.home)
+
+    again = replace(kiln, prefix=OFFLINE).build("--cpu")
+
+    assert identity(cpu) == identity(again)
+    assert before == _made(kiln.home)
+    assert again["smoke"]["passed"] is True
+    assert again["smoke"]["fresh"] is False
+    assert [] == leftovers(kiln.home)
+
+
+def test_fetched_inputs_build_without_a_network(
+    kiln: Kiln, cpu: dict[str, Any], scratch: Path
+) -> None:
+    share_inputs(kiln.home, scratch)
+
+    again = Kiln(home=scratch, prefix=OFFLINE).build()
+
+    assert identity(cpu) == identity(again)
+
+
+@pytest.mark.usefixtures("cpu")
+def test_a_missing_input_is_named_where_there_is_no_network(kiln: Kiln, scratch: Path) -> None:
+    """The control of the two tests above: without a network nothing can be fetched."""
+    share_inputs(kiln.home, scratch)
+    missing = next(deb for deb in cpu_job(scratch).base_lock.debs if deb.name == "base-files")
+    Kiln(home=scratch).store.blob(missing.sha256).unlink()
+
+    done = Kiln(home=scratch, prefix=OFFLINE)("build", "--cpu")
+
+    assert FetchError.exit_code == done.returncode
+    assert f"cannot fetch {missing.filename.rpartition('/')[2]}" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_without_json_the_table_names_image_and_digest(kiln: Kiln, cpu: dict[str, Any]) -> None:
+    done = kiln("build", "--cpu")
+
+    assert done.returncode == 0, done.stderr
+    assert f"{cpu['reference']}  {cpu['digest']}" == done.stdout.splitlines()[0]
+    assert cpu["layout"] in done.stdout
+
+
+def test_the_suite_can_be_left_out(kiln: Kiln, cpu: dict[str, Any]) -> None:
+    again = kiln.build("--cpu", "--no-smoke")
+
+    assert identity(cpu) == identity(again)
+    assert again["smoke"] is None
+
+
+class Layout:
+    """An OCI layout on disk."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def blob(self, digest: str) -> Path:
+        """Return the path of a blob (`sha256:<hex>`)."""
+        algorithm, _, value = digest.partition(":")
+        return self.root / "blobs" / algorithm / value
+
+    def read(self, digest: str) -> dict[str, Any]:
+        """Return a JSON blob whose bytes are what `digest` says."""
+        data = self.blob(digest).read_bytes()
+        assert f"sha256:{hashlib.sha256(data).hexdigest()}" == digest
+        document: dict[str, Any] = json.loads(data)
+        return document
+
+
+def _unpacked_sha256(blob: Path) -> str:
+    found = hashlib.sha256()
+    with open_gzip(blob) as stream:
+        while data := stream.read(1 << 20):
+            found.update(data)
+    return found.hexdigest()
+
+
+def _made(home: Path) -> list[tuple[str, int, int]]:
+    """Return what the store holds: path, inode and modification time (ns) of each blob and tree."""
+    places = [*(home / "blobs").rglob("*"), *(home / "trees").iterdir(), *home.glob("images/*")]
+    status = [(str(path), path.stat()) for path in places]
+    return sorted((path, found.st_ino, found.st_mtime_ns) for path, found in status)

@@ -1,0 +1,188 @@
+"""Builds that are killed, starved of disk, or not alone: the next one is right and the same."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import shutil
+import subprocess
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+from engines import require, require_root
+from kiln_runs import (
+    Kiln,
+    false_names,
+    finish,
+    folder,
+    identity,
+    kill,
+    leftovers,
+    output,
+    share,
+    share_inputs,
+)
+
+from torchkiln.errors import HostError, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+KILLS: Final = 4
+LONGEST: Final = 9.0
+"""Seconds after which the last kill comes at the latest: less than the base or the layers take."""
+
+BUILD: Final = ("build", "--cpu", "--no-smoke")
+
+
+@pytest.fixture
+def fetched(kiln: Kiln, cpu: dict[str, Any], scratch: Path) -> Kiln:
+    """`./kiln` with a store that holds the inputs and nothing made from them."""
+    del cpu  # after it, the inputs are there
+    share_inputs(kiln.home, scratch)
+    return Kiln(home=scratch)
+
+
+@pytest.fixture
+def with_base(kiln: Kiln, cpu: dict[str, Any], fetched: Kiln) -> Kiln:
+    """`./kiln` with a store that holds the inputs and the base, so that layers come first."""
+    base = cpu["layers"][0]
+    share(kiln.home, fetched.home, [base["digest"].removeprefix("sha256:")])
+    for record in (kiln.home / "records/layers").iterdir():
+        if base["diff_id"].removeprefix("sha256:") in record.read_text():
+            copy = fetched.home / "records/layers" / record.name
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(record.read_bytes())
+    return fetched
+
+
+@pytest.mark.parametrize("start", ["fetched", "with_base"])
+def test_builds_killed_at_any_point_leave_a_store_to_be_trusted(
+    request: pytest.FixtureRequest, cpu: dict[str, Any], start: str
+) -> None:
+    """Each build is killed later than the one before and goes on from what that one left."""
+    kiln: Kiln = request.getfixturevalue(start)
+    chance = random.Random(start)
+    killed = 0
+    for delay in sorted(chance.uniform(0.3, LONGEST) for _ in range(KILLS)):
+        process = kiln.start(*BUILD)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(delay)
+        killed += process.poll() is None
+        kill(process)
+        assert [] == false_names(kiln.home), f"killed after {delay:.1f} s"
+
+    again = kiln.build()
+
+    assert killed >= KILLS - 1
+    assert identity(cpu) == identity(again)
+    assert [] == leftovers(kiln.home)
+
+
+def test_fetches_killed_at_any_point_keep_no_false_file(scratch: Path) -> None:
+    interrupted = Kiln(home=scratch)
+    for delay in (0.6, 0.9, 1.2):
+        process = interrupted.start("fetch", "--cpu")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(delay)
+        kill(process)
+        assert [] == false_names(scratch), f"killed after {delay:.1f} s"
+
+    done = interrupted("fetch", "--cpu")
+
+    assert done.returncode == 0, done.stderr
+    assert [] == false_names(scratch)
+    assert [] == list((scratch / "partial").iterdir())
+
+
+def test_two_builds_at_once_give_one_image(cpu: dict[str, Any], fetched: Kiln) -> None:
+    processes = [fetched.start(*BUILD, "--json") for _ in range(2)]
+    done = [finish(process) for process in processes]
+
+    assert [0, 0] == [one.returncode for one in done], "\n".join(one.stderr for one in done)
+    assert identity(cpu) == identity(fetched.build())
+    assert done[0].stdout.splitlines()[:3] == done[1].stdout.splitlines()[:3]
+    assert [] == false_names(fetched.home)
+    assert [] == leftovers(fetched.home)
+
+
+@pytest.mark.parametrize(
+    ("start", "sign"), [("fetched", "tmp/*/root/usr/bin/dpkg"), ("with_base", "tmp/*/layer")]
+)
+def test_a_disk_that_fills_up_stops_the_build_with_an_error_and_no_false_file(
+    request: pytest.FixtureRequest, cpu: dict[str, Any], start: str, sign: str
+) -> None:
+    """First while the base is made, then while layers are written."""
+    source: Kiln = request.getfixturevalue(start)
+    with small_disk(source) as disk:
+        process = disk.kiln.start(*BUILD)
+        while not any(disk.inside.glob(sign)) and process.poll() is None:
+            time.sleep(0.01)
+        disk.resize(disk.used() + (4 << 20))
+        done = finish(process)
+
+        assert StoreError.exit_code == done.returncode, done.stderr
+        assert f"error: the store cannot be written: {disk.kiln.home}" in done.stderr
+        assert "hint: " in done.stderr
+        assert "Traceback" not in done.stderr
+        assert [] == false_names(disk.inside)
+        assert [] == leftovers(disk.inside)
+
+        disk.resize(_ROOM)
+        assert identity(cpu) == identity(disk.kiln.build())
+
+
+def test_too_little_disk_is_told_before_any_work(fetched: Kiln) -> None:
+    with small_disk(fetched) as disk:
+        disk.resize(disk.used() + (4 << 20))
+
+        done = disk.kiln(*BUILD)
+
+        assert HostError.exit_code == done.returncode, done.stderr
+        assert f"too little disk space: {disk.kiln.home}" in done.stderr
+        assert not list(disk.inside.glob("records/*"))
+
+
+_ROOM: Final = 4 << 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Disk:
+    """A file system in memory at the store's place, that only the `kiln` here sees there."""
+
+    kiln: Kiln
+    inside: Path
+
+    def used(self) -> int:
+        """Return how many bytes are in use."""
+        status = os.statvfs(self.inside)
+        return (status.f_blocks - status.f_bfree) * status.f_frsize
+
+    def resize(self, size: int) -> None:
+        """Change the size of the file system (bytes)."""
+        change = ("mount", "-o", f"remount,size={size}", str(self.kiln.home))
+        output(*self.kiln.prefix, *change)
+
+
+@contextmanager
+def small_disk(source: Kiln) -> Iterator[Disk]:
+    """Give a disk with a copy of the store of `source`, in a mount namespace of its own."""
+    require("unshare", "nsenter", "mount")
+    require_root("a mount namespace with a disk of its own")
+    script = 'mount -t tmpfs -o mode=755,size="$1" none "$0" && echo && read -r _'
+    command = ["unshare", "--mount", "sh", "-c", script]
+    with folder() as home, subprocess.Popen(
+        [*command, str(home), str(_ROOM)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout
+        assert holder.stdout.readline() == b"\n"
+        inside = Path(f"/proc/{holder.pid}/root{home}")
+        shutil.copytree(source.home, inside, dirs_exist_ok=True)
+        enter = ("nsenter", f"--mount=/proc/{holder.pid}/ns/mnt")
+        yield Disk(kiln=Kiln(home=home, prefix=enter), inside=inside)
+        holder.communicate(b"\n")

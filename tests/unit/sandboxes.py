@@ -1,0 +1,36 @@
+"""The host's own root as the image of a sandbox, for tests that need a system and not an image."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from torchkiln.sandbox import Sandbox
+
+HOST = Path("/")
+PATH = {"PATH": "/usr/bin:/bin"}
+
+
+def works() -> bool:
+    """Tell whether the sandbox can start on this machine."""
+    try:
+        return not host().run(["true"], stderr=subprocess.DEVNULL).returncode
+    except OSError:
+        return False
+
+
+def host(**settings: Any) -> Sandbox:  # noqa: ANN401
+    """Return a sandbox of the host's root."""
+    return Sandbox(root=HOST, **({"env": PATH} | settings))
+
+
+def output(sandbox: Sandbox, script: str) -> str:
+    """Return what a shell script says in the sandbox, on either stream."""
+    done = sandbox.run(["sh", "-c", script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return done.stdout.decode()
+
+
+needs_sandbox = pytest.mark.skipif(not works(), reason="user namespaces do not work here")

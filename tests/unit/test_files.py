@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from torchkiln.files import write_atomic
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_text_and_bytes_are_written_and_folders_made(tmp_path: Path) -> None:
+    write_atomic(tmp_path / "a/b/text", "é\n")
+    write_atomic(tmp_path / "a/b/bytes", b"\0\xff")
+
+    assert ["é\n".encode(), b"\0\xff"] == [
+        (tmp_path / "a/b" / name).read_bytes() for name in ("text", "bytes")
+    ]
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+def test_file_is_for_all_to_read_under_any_umask(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        write_atomic(tmp_path / "file", "x")
+    finally:
+        os.umask(before)
+
+    assert 0o644 == (tmp_path / "file").stat().st_mode & 0o7777
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_failure_leaves_the_old_bytes_and_nothing_beside_them(
+    tmp_path: Path, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / "file").write_text("old")
+    monkeypatch.setattr("pathlib.Path.replace" if step == "replace" else "os.fsync", fail)
+
+    with pytest.raises(OSError, match="No space"):
+        write_atomic(tmp_path / "file", "new")
+    assert "old" == (tmp_path / "file").read_text()
+    assert ["file"] == os.listdir(tmp_path)
+
+
+def test_folder_in_the_way_is_an_error_and_nothing_is_left(tmp_path: Path) -> None:
+    (tmp_path / "file").mkdir()
+
+    with pytest.raises(IsADirectoryError):
+        write_atomic(tmp_path / "file", "x")
+    assert ["file"] == os.listdir(tmp_path)
+
+
+def test_reader_sees_whole_files_while_others_are_written(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    texts = [letter * 200_000 for letter in "ab"]
+    write_atomic(path, texts[0])
+    done = threading.Event()
+
+    def write() -> None:
+        for number in range(40):
+            write_atomic(path, texts[number % 2])
+        done.set()
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    seen = set()
+    while not done.is_set():
+        seen.add(path.read_text())
+    thread.join()
+
+    assert set(texts) >= seen

@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+from sandboxes import HOST, host, needs_sandbox, output
+
+from torchkiln.errors import SandboxError
+from torchkiln.sandbox import Mount, Sandbox, bubblewrap
+
+ROOT = Path(__file__).parents[2]
+pytestmark = needs_sandbox
+
+
+@pytest.mark.parametrize("folder", ["/", "/usr", "/etc", "/opt", "/home"])
+def test_root_cannot_be_written_also_by_uid_0(folder: str) -> None:
+    assert "Read-only file system" in output(host(), f"touch {folder}/x 2>&1")
+
+
+@pytest.mark.parametrize("folder", ["/tmp", "/dev/shm", "/run"])  # noqa: S108
+def test_tmp_shm_and_run_are_empty_and_can_be_written(folder: str) -> None:
+    assert "0 1" == output(host(), f"echo $(ls {folder} | wc -l; touch {folder}/x; ls {folder} | wc -l)").strip()
+
+
+def test_tmp_is_for_every_user() -> None:
+    assert "1777" == output(host(uid=4321), "stat -c %a /tmp").strip()
+
+
+def test_root_of_its_own_can_be_written_where_asked(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    for name in ("proc", "dev", "tmp", "run", "usr", "out"):
+        (root / name).mkdir(parents=True)
+    for name in ("bin", "lib", "lib64"):
+        (root / name).symlink_to(f"usr/{name}")
+    mounts = (Mount(source=Path("/usr"), target="/usr"),)
+    sandbox = Sandbox(root=root, env={"PATH": "/usr/bin"}, mounts=mounts, writable=True)
+    output(sandbox, "echo made > /out/file")
+
+    assert "made\n" == (root / "out/file").read_text()
+
+
+@pytest.mark.parametrize(("uid", "gid"), [(0, 0), (1000, 0), (4321, 1234), (65534, 65534)])
+def test_any_uid_and_gid_may_run(uid: int, gid: int) -> None:
+    assert f"{uid} {gid}" == output(host(uid=uid, gid=gid), "echo $(id -u) $(id -g)").strip()
+
+
+@pytest.mark.parametrize("code", [0, 1, 7, 255])
+def test_exit_code_is_the_commands(code: int) -> None:
+    assert code == host().run(["sh", "-c", f"exit {code}"]).returncode
+
+
+def test_command_that_a_signal_ended_gives_128_and_its_number() -> None:
+    assert 128 + 9 == host().run(["sh", "-c", "kill -9 $$"]).returncode
+
+
+def test_environment_is_what_was_given_and_nothing_of_the_host(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LD_PRELOAD_SECRET", "leak")
+    done = host(env={"A": "1 2", "B": "=\n'"}).run(["/usr/bin/env", "-0"], stdout=subprocess.PIPE)
+    found = dict(line.split("=", 1) for line in done.stdout.decode().split("\0") if line)
+
+    assert {"A": "1 2", "B": "=\n'", "PWD": "/"} == {"PWD": "/", **found}
+
+
+def test_folder_and_file_are_mounted_read_only_unless_asked(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("text")
+    mounts = (
+        Mount(source=tmp_path, target="/data"),
+        Mount(source=tmp_path / "file", target="/run/file"),
+        Mount(source=tmp_path, target="/new/deep", writable=True),
+    )
+    said = output(host(mounts=mounts), "cat /data/file /run/file; touch /data/x; echo > /new/deep/y")
+
+    assert said.startswith("texttext")
+    assert "Read-only" in said
+    assert ["file", "y"] == sorted(path.name for path in tmp_path.iterdir())
+
+
+@pytest.fixture
+def port() -> str:
+    """Give the port of a server on the loopback of the host."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield str(server.getsockname()[1])  # type: ignore[misc]
+
+
+CONNECT = "import socket,sys; socket.create_connection(('127.0.0.1', int(sys.argv[1])), 2)"
+
+
+@pytest.mark.parametrize(("network", "reached"), [(False, False), (True, True)])
+def test_network_is_reached_only_where_asked(port: str, *, network: bool, reached: bool) -> None:
+    command = ["/usr/bin/python3", "-c", CONNECT, port]
+    done = host(network=network).run(command, stderr=subprocess.DEVNULL)
+
+    assert reached == (done.returncode == 0)
+
+
+def test_processes_of_the_host_are_not_seen() -> None:
+    assert 5 > int(output(host(), "ls -d /proc/[0-9]* | wc -l"))
+
+
+def test_working_folder_is_the_one_asked_for() -> None:
+    assert "/usr/share\n" == output(host(cwd="/usr/share"), "pwd")
+
+
+def test_standard_input_is_empty_unless_given() -> None:
+    assert "" == output(host(), "cat")
+
+
+def test_sandbox_dies_with_its_parent() -> None:
+    """Also where the parent has no time to say so."""
+    marker = f"3{os.getpid()}.5"
+    code = """
+    import sys
+    sys.path.insert(0, sys.argv[2])
+    from sandboxes import host
+    process = host().popen(["sleep", sys.argv[1]])
+    print("on", flush=True)
+    process.wait()
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code), marker, str(Path(__file__).parent)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    parent = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment)
+    assert parent.stdout
+    parent.stdout.readline()
+    assert wait_for(marker, there=True)
+    parent.kill()
+    parent.communicate()
+
+    assert wait_for(marker, there=False)
+
+
+def wait_for(marker: str, *, there: bool) -> bool:
+    """Tell whether a `sleep` with the argument `marker` comes or goes within five seconds."""
+    for _ in range(100):
+        if there == any(marker.encode() in line for line in command_lines()):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def command_lines() -> list[bytes]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = path.read_bytes()
+        except OSError:  # it has ended
+            continue
+        found += [line] if line.startswith(b"sleep\0") else []
+    return found
+
+
+def test_links_at_the_top_are_links_in_the_sandbox(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    (root / "usr").mkdir(parents=True)
+    for name in ("bin", "lib", "lib64"):
+        (root / name).symlink_to(f"usr/{name}")
+    (root / "tmp").mkdir()
+    (root / "tmp/hidden").touch()
+    mounts = (Mount(source=Path("/usr"), target="/usr"),)
+    sandbox = Sandbox(root=root, env={"PATH": "/usr/bin"}, mounts=mounts)
+
+    assert "usr/bin\n" == output(sandbox, "readlink /bin; ls /tmp")
+
+
+def test_command_line_has_no_terminal_of_the_host_unless_interactive() -> None:
+    """TIOCSTI would let it type into the terminal (CVE-2017-5226)."""
+    assert "--new-session" in Sandbox(root=HOST).command(["true"])
+    assert "--new-session" not in Sandbox(root=HOST, interactive=True).command(["true"])
+
+
+def test_bubblewrap_that_cannot_run_is_an_error_with_a_hint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torchkiln.sandbox.files", lambda _: tmp_path)
+
+    with pytest.raises(SandboxError, match="bubblewrap is missing") as caught:
+        bubblewrap()
+    assert caught.value.hint

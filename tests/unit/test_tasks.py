@@ -1,0 +1,46 @@
+"""The command line as people use it: `invoke` with this project's tasks, in a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def kiln(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "invoke", "--search-root", str(ROOT), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_list_explains_each_task_in_one_line() -> None:
+    lines = kiln("--list").stdout.splitlines()
+    tasks = [line.split(None, 1) for line in lines[2:] if line.strip()]
+
+    assert {"build", "fetch", "lock", "render", "run", "shell", "smoke", "test", "verify"} <= {
+        task[0] for task in tasks
+    }
+    assert all(len(task) == 2 and task[1].endswith(".") for task in tasks)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (["build", "--cuda", "118"], 11, "there is no variant for `--cuda 118`"),
+        (["build"], 11, "error: give one of `--cpu` and `--cuda`"),
+        (["build", "--cpu", "--cuda", "117"], 11, "error: give one of `--cpu` and `--cuda`"),
+        (["lock"], 11, "--cuda 117"),
+        (["run", "--cpu"], 18, "hint: ./kiln run --cpu -- python --version"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_told_without_a_traceback(
+    arguments: list[str], code: int, text: str
+) -> None:
+    done = kiln(*arguments)
+
+    assert (code, "") == (done.returncode, done.stdout)
+    assert text in done.stderr
+    assert "Traceback" not in done.stderr
