@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import tempfile
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -68,18 +69,19 @@ def _run(compiler: Compiler, wheel: Wheel, batch: Iterable[Source]) -> bytes:
             Mount(source=compiler.store.blob(wheel.locked.sha256), target=_WHEEL),
         ),
     )
-    members = json.dumps([[source.member, f"/{source.path}"] for source in batch]).encode()
-    process = sandbox.popen(
-        ["/usr/bin/python3", "-s", "-S", "-B", _SCRIPT, _WHEEL],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    out, err = process.communicate(members)
-    if process.returncode:
+    with tempfile.TemporaryFile() as members:
+        members.write(json.dumps([[part.member, f"/{part.path}"] for part in batch]).encode())
+        members.seek(0)
+        done = sandbox.run(
+            ["/usr/bin/python3", "-s", "-S", "-B", _SCRIPT, _WHEEL],
+            stdin=members,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+    if done.returncode:
         what = f"bytecode could not be made for: {wheel.locked.file}"
-        raise BuildError(what, err.decode(errors="replace")[-2000:])
-    return out
+        raise BuildError(what, done.stderr.decode(errors="replace")[-2000:])
+    return done.stdout
 
 
 def _entries(blob: Path, owner: str, tag: str) -> Iterator[Entry]:

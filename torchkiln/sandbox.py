@@ -10,11 +10,10 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 from torchkiln.errors import SandboxError
 from torchkiln.seccomp import ignore_chown
@@ -82,8 +81,11 @@ class Sandbox:
         stderr: IO[bytes] | int | None = None,
     ) -> subprocess.CompletedProcess[bytes]:
         """Run `argv` to its end; the exit code is the command's own."""
-        with ExitStack() as stack:
-            fd = self._seccomp(stack)
+        with tempfile.TemporaryFile() as program:
+            if self.ignore_chown:
+                program.write(ignore_chown())
+                program.seek(0)
+            fd = program.fileno() if self.ignore_chown else None
             return subprocess.run(
                 self.command(argv, fd),
                 stdin=stdin,
@@ -92,18 +94,6 @@ class Sandbox:
                 pass_fds=[] if fd is None else [fd],
                 check=False,
             )
-
-    def popen(self, argv: Sequence[str], **streams: Any) -> subprocess.Popen[bytes]:  # noqa: ANN401
-        """Start `argv`; only for sandboxes that need no seccomp filter."""
-        return subprocess.Popen(self.command(argv), **streams)
-
-    def _seccomp(self, stack: ExitStack) -> int | None:
-        if not self.ignore_chown:
-            return None
-        program = stack.enter_context(tempfile.TemporaryFile())
-        program.write(ignore_chown())
-        program.seek(0)
-        return program.fileno()
 
     def _root(self) -> list[str]:
         if self.writable:
