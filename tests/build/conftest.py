@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from kiln_runs import Kiln, folder
+from kiln_runs import Kiln, folder, share_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -64,3 +64,11 @@ def scratch() -> Iterator[Path]:
     """A folder of the test, gone afterwards."""
     with folder() as made:
         yield made
+
+
+@pytest.fixture
+def fetched(kiln: Kiln, cpu: dict[str, Any], scratch: Path) -> Kiln:
+    """`./kiln` with a store that holds the CPU image's inputs and nothing made from them."""
+    assert cpu["layers"], "after a build, the inputs are there"
+    share_inputs(kiln.home, scratch)
+    return Kiln(home=scratch)

@@ -38,7 +38,9 @@ class Engine:
     def answers(self) -> bool:
         """Tell whether there is an engine behind the command line."""
         command = [*self.command, "version", "--format", "{{.Server.Version}}"]
-        return not subprocess.run(command, env=self.env, capture_output=True, check=False).returncode
+        return not subprocess.run(
+            command, env=self.env, capture_output=True, check=False
+        ).returncode
 
     def run(self, image: str, *words: str, options: tuple[str, ...] = ()) -> str:
         """Run a command in a container without network and return what it prints."""
@@ -76,8 +78,12 @@ def _dockerd(folder: Path, *, containerd: bool) -> Iterator[Engine]:
     """Start a Docker engine that leaves the machine's network and other engines alone."""
     require("dockerd", "containerd", "runc")
     require_root("a Docker engine of the test's own")
-    config = {"features": {"containerd-snapshotter": containerd}, "bridge": "none"}
-    config |= {"iptables": False, "ip6tables": False}
+    config = {
+        "bridge": "none",
+        "features": {"containerd-snapshotter": containerd},
+        "ip6tables": False,
+        "iptables": False,
+    }
     (folder / "daemon.json").write_text(json.dumps(config))
     socket = f"unix://{folder}/docker.sock"
     command = ["dockerd", "--config-file", str(folder / "daemon.json"), "--host", socket]

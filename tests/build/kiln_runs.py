@@ -1,7 +1,8 @@
-"""`./kiln` as people run it: a process, with a store of its own, in this clone or in a copy of it."""
+"""`./kiln` as people run it: a process with a store of its own, in this clone or in a copy."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
     from torchkiln.engine.kiln import Job
 
 PROJECT: Final = Path(__file__).resolve().parents[2]
-OFFLINE: Final = ("unshare", "--net") if os.geteuid() == 0 else ("unshare", "--net", "--map-root-user")
+OFFLINE: Final = (
+    ("unshare", "--net") if os.geteuid() == 0 else ("unshare", "--net", "--map-root-user")
+)
 """Before a command: it has no network, not even a loopback."""
 
 
@@ -99,20 +102,26 @@ def cpu_job(home: Path) -> Job:
     return pipeline.job(project, catalog.select(project.catalog, cpu=True, cuda=None))
 
 
-def share_inputs(source: Path, target: Path) -> None:
+def share_inputs(source: Path, target: Path, *, copy: bool = False) -> None:
     """Give the store at `target` the CPU image's locked inputs, and nothing made from them."""
     work = cpu_job(source)
-    share(source, target, [item.sha256 for item in (*work.lock.wheels, *work.base_lock.debs)])
+    wheels = [wheel.sha256 for wheel in work.lock.wheels]
+    share(source, target, [*wheels, *(deb.sha256 for deb in work.base_lock.debs)], copy=copy)
 
 
-def share(source: Path, target: Path, blobs: Iterable[str]) -> None:
-    """Give the store at `target` some blobs: hard links, copies on another file system."""
+def share(source: Path, target: Path, blobs: Iterable[str], *, copy: bool = False) -> None:
+    """Give the store at `target` some blobs: hard links, or copies where there can be none."""
     Store(target).blob("").mkdir(parents=True, exist_ok=True)
     for sha256 in blobs:
         place = Store(target).blob(sha256)
         try:
-            os.link(Store(source).blob(sha256), place)
-        except OSError:
+            if copy:
+                shutil.copy2(Store(source).blob(sha256), place)
+            else:
+                os.link(Store(source).blob(sha256), place)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
             shutil.copy2(Store(source).blob(sha256), place)
 
 

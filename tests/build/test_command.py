@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from kiln_runs import OFFLINE, Kiln, cpu_job, file_sha256, identity, leftovers, share_inputs
+from kiln_runs import OFFLINE, Kiln, cpu_job, file_sha256, identity, leftovers
 
 from torchkiln.archive import open_gzip
 from torchkiln.errors import FetchError
@@ -26,7 +26,9 @@ def test_build_describes_the_image_as_one_json_object(
 ) -> None:
     document = built(variant)
 
-    assert {"variant", "reference", "digest", "layout", "layers", "seconds", "smoke"} <= set(document)
+    assert {"variant", "reference", "digest", "layout", "layers", "seconds", "smoke"} <= set(
+        document
+    )
     assert variant == document["variant"]
     assert f"torchkiln:{variant}" == document["reference"]
     assert Path(document["layout"]).is_dir()
@@ -86,24 +88,19 @@ def test_with_nothing_changed_nothing_is_made_and_no_network_is_needed(
     assert [] == leftovers(kiln.home)
 
 
-def test_fetched_inputs_build_without_a_network(
-    kiln: Kiln, cpu: dict[str, Any], scratch: Path
-) -> None:
-    share_inputs(kiln.home, scratch)
-
-    again = Kiln(home=scratch, prefix=OFFLINE).build()
+def test_fetched_inputs_build_without_a_network(cpu: dict[str, Any], fetched: Kiln) -> None:
+    again = replace(fetched, prefix=OFFLINE).build()
 
     assert identity(cpu) == identity(again)
 
 
-@pytest.mark.usefixtures("cpu")
-def test_a_missing_input_is_named_where_there_is_no_network(kiln: Kiln, scratch: Path) -> None:
+def test_a_missing_input_is_named_where_there_is_no_network(fetched: Kiln) -> None:
     """The control of the two tests above: without a network nothing can be fetched."""
-    share_inputs(kiln.home, scratch)
-    missing = next(deb for deb in cpu_job(scratch).base_lock.debs if deb.name == "base-files")
-    Kiln(home=scratch).store.blob(missing.sha256).unlink()
+    debs = cpu_job(fetched.home).base_lock.debs
+    missing = next(deb for deb in debs if deb.name == "base-files")
+    fetched.store.blob(missing.sha256).unlink()
 
-    done = Kiln(home=scratch, prefix=OFFLINE)("build", "--cpu")
+    done = replace(fetched, prefix=OFFLINE)("build", "--cpu")
 
     assert FetchError.exit_code == done.returncode
     assert f"cannot fetch {missing.filename.rpartition('/')[2]}" in done.stderr

@@ -5,22 +5,23 @@ from __future__ import annotations
 import json
 import os
 import stat
+import subprocess
 import tarfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from engines import Engine, docker, podman, require
-from kiln_runs import folder, output
+from kiln_runs import Kiln, folder, output
 
 from torchkiln.archive import open_gzip
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 RUNS = {
     "as it is": (),
-    "read-only": ("--read-only", "--tmpfs", "/tmp"),
+    "read-only": ("--read-only", "--tmpfs", "/tmp"),  # noqa: S108 - the container's own
     "any user": ("--user", "12345:0"),
 }
 
@@ -69,9 +70,7 @@ def test_umoci_unpacks_what_the_layers_say(cpu: dict[str, Any], scratch: Path) -
 
 
 @pytest.fixture(scope="module", params=["running", "classic", "containerd"])
-def docker_engine(
-    request: pytest.FixtureRequest, archive: Path
-) -> Iterator[Engine]:
+def docker_engine(request: pytest.FixtureRequest, archive: Path) -> Iterator[Engine]:
     """A Docker engine that has loaded the archive, and has no more of it afterwards."""
     with folder() as place, docker(request.param, place) as engine:
         engine("load", "--input", str(archive))
@@ -100,6 +99,21 @@ def test_the_suite_passes_under_docker(docker_engine: Engine, options: tuple[str
     table = docker_engine.run("torchkiln:cpu", "smoke", options=options)
 
     assert " passed in " in table
+
+
+@pytest.mark.slow
+def test_the_cuda_image_streams_into_docker_and_passes_the_suite(
+    kiln: Kiln, built: Callable[[str], dict[str, Any]]
+) -> None:
+    document = built("cu117")
+    with folder() as place, docker("classic", place) as engine:
+        export = kiln.start("export", "--cuda", "117", "--output", "-")
+        load = subprocess.run([*engine.command, "load"], stdin=export.stdout, check=False)
+
+        assert (0, 0) == (export.wait(), load.returncode)
+        found = engine("image", "inspect", "--format", "{{.Id}}", "torchkiln:cu117").strip()
+        assert _config_digest(document) == found
+        assert " passed" in engine.run("torchkiln:cu117", "smoke")
 
 
 def test_podman_knows_the_image_by_its_digest(podman_engine: Engine, cpu: dict[str, Any]) -> None:

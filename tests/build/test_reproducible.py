@@ -7,8 +7,7 @@ import json
 import os
 import tarfile
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from isal import igzip
@@ -19,18 +18,25 @@ from torchkiln.compare import layer_differences
 from torchkiln.errors import ReproducibilityError
 from torchkiln.layer import Entry, write_layer
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 STRANGER = 54321
 """An id without a name, a home or a group."""
+
+LINK_FIELDS = ("type", "mode", "size", "linkname")
+"""What differs between a file and a link."""
 
 
 @pytest.fixture
 def elsewhere(kiln: Kiln, cpu: dict[str, Any], scratch: Path) -> Kiln:
     """Another clone of another user with other habits on one core, and the inputs fetched."""
-    del cpu  # after it, the inputs are there
+    assert cpu["layers"], "after a build, the inputs are there"
     folder = scratch / "someone else's place"
     (folder / "home").mkdir(parents=True)
     copy_clone(folder / "the clone")
-    share_inputs(kiln.home, folder / "the store")
+    # Copies: who does not own a file may make no hard link to it (fs.protected_hardlinks).
+    share_inputs(kiln.home, folder / "the store", copy=os.geteuid() == 0)
     other = Kiln(
         home=folder / "the store",
         clone=folder / "the clone",
@@ -91,14 +97,14 @@ def test_verify_builds_again_and_finds_the_same(kiln: Kiln, cpu: dict[str, Any])
 
 
 def test_verify_names_layer_path_and_field_of_a_difference(
-    kiln: Kiln, cpu: dict[str, Any], scratch: Path
+    kiln: Kiln, cpu: dict[str, Any], fetched: Kiln
 ) -> None:
-    """A store in which one mode bit of one layer is not what the inputs give."""
-    share_inputs(kiln.home, scratch)
-    share(kiln.home, scratch, [_hex(layer["digest"]) for layer in cpu["layers"]])
-    path, mode = _doctor(kiln.home, scratch, next(x for x in cpu["layers"] if x["name"] == "wheels"))
+    """A store in which one mode of one layer is not what the inputs give."""
+    share(kiln.home, fetched.home, [_hex(layer["digest"]) for layer in cpu["layers"]])
+    wheels = next(layer for layer in cpu["layers"] if layer["name"] == "wheels")
+    path, mode = _doctor(kiln.home, fetched.home, wheels)
 
-    done = Kiln(home=scratch)("build", "--cpu", "--no-smoke", "--verify")
+    done = fetched("build", "--cpu", "--no-smoke", "--verify")
 
     assert ReproducibilityError.exit_code == done.returncode
     assert f"wheels: /{path}: mode: 600 != {mode:o}" in done.stderr
@@ -111,7 +117,10 @@ def _hex(digest: str) -> str:
 
 
 def _doctor(source: Path, target: Path, layer: dict[str, Any]) -> tuple[str, int]:
-    """Put a layer with one file of mode 0600, and all records, into a store; return path and mode."""
+    """Put all records, and one layer with a file of mode 0600, into a store; return that file.
+
+    What is returned is the file's path and the mode that it had.
+    """
     blob = Kiln(home=target).store.blob(_hex(layer["digest"]))
     with open_gzip(blob) as stream:
         data = bytearray(stream.read())
@@ -120,9 +129,10 @@ def _doctor(source: Path, target: Path, layer: dict[str, Any]) -> tuple[str, int
     made.write_bytes(igzip.compress(bytes(data), compresslevel=1, mtime=0))
     tar = target / "doctored.tar"
     tar.write_bytes(data)
-    other = {"digest": file_sha256(made), "diff_id": file_sha256(tar), "size": made.stat().st_size}
+    digest = file_sha256(made)
+    other = {"digest": digest, "diff_id": file_sha256(tar), "size": made.stat().st_size}
     tar.unlink()
-    made.rename(Kiln(home=target).store.blob(other["digest"]))
+    made.rename(Kiln(home=target).store.blob(digest))
     for record in (source / "records/layers").iterdir():
         known = json.loads(record.read_text())
         if known["diff_id"] == _hex(layer["diff_id"]):
@@ -151,7 +161,7 @@ def _change_mode(data: bytearray, mode: int) -> tuple[str, int]:
         (Entry.text("a/b", b"longer"), [("a/b", "size"), ("a/b", "content")]),
         (Entry.text("a/b", b"one", mode=0o755), [("a/b", "mode")]),
         (Entry.text("a/c", b"one"), [("a/b", "presence"), ("a/c", "presence")]),
-        (Entry.link("a/b", "c"), [("a/b", field) for field in ("type", "mode", "size", "linkname")]),
+        (Entry.link("a/b", "c"), [("a/b", field) for field in LINK_FIELDS]),
     ],
     ids=["same", "bytes", "size", "mode", "name", "type"],
 )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ import pytest
 from torchkiln.sandbox import Sandbox
 
 HOST = Path("/")
+# For a Python started by a test, with whatever the environment of the test does not pass on.
+PYTHONPATH = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, sys.path)])
 PATH = {"PATH": "/usr/bin:/bin"}
 
 

@@ -49,7 +49,8 @@ def test_name_that_leaves_its_folder_or_that_no_layer_can_hold_is_a_fault(name: 
 
 
 @pytest.mark.parametrize(
-    "name", ["a", "a/b.py", "..a", "a..", "...", ".wheel", "a.wh.b", "x" * 255, "é/漢字", "C:/x", "-rf"]
+    "name",
+    ["a", "a/b.py", "..a", "a..", "...", ".wheel", "a.wh.b", "x" * 255, "é/漢字", "C:/x", "-rf"],
 )
 def test_name_that_is_merely_odd_is_no_fault(name: str) -> None:
     assert "" == name_fault(name)

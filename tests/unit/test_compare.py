@@ -4,12 +4,15 @@ import gzip
 import io
 import tarfile
 import zlib
-from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from torchkiln.compare import Difference, layer_differences
 from torchkiln.layer import Entry, write_layer
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 ENTRIES = [
     Entry.text("etc/a", b"text"),
@@ -19,7 +22,7 @@ ENTRIES = [
 ]
 
 
-def member(name: str, content: bytes = b"text", **fields: str | int | bytes) -> tarfile.TarInfo:
+def member(name: str, content: bytes = b"text", **fields: Any) -> tarfile.TarInfo:  # noqa: ANN401
     info = tarfile.TarInfo(name)
     info.size = len(content)
     for field, value in fields.items():
@@ -36,7 +39,7 @@ def layer(path: Path, *members: tuple[tarfile.TarInfo, bytes]) -> Path:
     return path
 
 
-def differences(tmp_path: Path, **fields: str | int | bytes) -> list[str]:
+def differences(tmp_path: Path, **fields: Any) -> list[str]:  # noqa: ANN401
     """Return the differences of a file to the same with `fields` set."""
     first = layer(tmp_path / "1", (member("x"), b"text"))
     second = layer(tmp_path / "2", (member("x", **fields), b"text"))

@@ -3,14 +3,14 @@ from __future__ import annotations
 import gzip
 import io
 import lzma
-import os
-import random
 import shutil
 import subprocess
 import tarfile
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
+from wheels import chance, outcome
 
 from torchkiln.deb import merge_usr, unpack_deb
 from torchkiln.errors import ArchiveError
@@ -72,7 +72,7 @@ def test_files_come_out_at_their_merged_places(tmp_path: Path, name: str, data: 
     root = unpack(tmp_path, deb(name, data))
 
     assert b"#!/bin/sh\n" == (root / "usr/bin/tool").read_bytes()
-    assert ["usr"] == os.listdir(root)
+    assert [root / "usr"] == list(root.iterdir())
 
 
 @pytest.mark.skipif(not shutil.which("dpkg-deb"), reason="there is no `dpkg-deb` here")
@@ -81,9 +81,12 @@ def test_package_that_dpkg_made_comes_out_as_dpkg_unpacks_it(
     tmp_path: Path, compression: str
 ) -> None:
     source = tmp_path / "source"
-    for name, text in {"DEBIAN/control": "Package: demo\nVersion: 1\nArchitecture: all\n"
-        "Maintainer: a <a@example.org>\nDescription: x\n", "usr/bin/tool": "#!/bin/sh\n",
-        "usr/share/long/" + "n" * 150: "long"}.items():
+    for name, text in {
+        "DEBIAN/control": "Package: demo\nVersion: 1\nArchitecture: all\n"
+        "Maintainer: a <a@example.org>\nDescription: x\n",
+        "usr/bin/tool": "#!/bin/sh\n",
+        "usr/share/long/" + "n" * 150: "long",
+    }.items():
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).write_text(text)
     (source / "usr/bin/tool").chmod(0o755)
@@ -91,7 +94,14 @@ def test_package_that_dpkg_made_comes_out_as_dpkg_unpacks_it(
     source.chmod(0o755)
     (source / "DEBIAN").chmod(0o755)
     package = tmp_path / "demo.deb"
-    command = ["dpkg-deb", f"-Z{compression}", "--root-owner-group", "-b", source, package]
+    command = [
+        "dpkg-deb",
+        f"-Z{compression}",
+        "--root-owner-group",
+        "-b",
+        str(source),
+        str(package),
+    ]
     subprocess.run(command, check=True, capture_output=True)
     root = unpack(tmp_path, package.read_bytes())
     theirs = tmp_path / "theirs"
@@ -102,7 +112,7 @@ def test_package_that_dpkg_made_comes_out_as_dpkg_unpacks_it(
 
 def listing(root: Path) -> dict[str, str]:
     return {
-        str(path.relative_to(root)): f"-> {os.readlink(path)}" if path.is_symlink()
+        str(path.relative_to(root)): f"-> {path.readlink()}" if path.is_symlink()
         else f"{path.stat().st_mode:o} {path.is_file() and path.read_text()}"
         for path in root.rglob("*") if path.is_symlink() or not path.is_dir()
     }  # fmt: skip
@@ -154,23 +164,22 @@ def test_package_with_two_sets_of_files_is_refused(tmp_path: Path) -> None:
 def test_member_of_no_size_is_refused(tmp_path: Path, size: str) -> None:
     data = deb("data.tar", tar())
 
-    assert refusal(tmp_path, data[:-len(tar()) - 12] + size.encode()[:10] + b"`\n" + tar())
+    assert refusal(tmp_path, data[: -len(tar()) - 12] + size.encode()[:10] + b"`\n" + tar())
 
 
 @pytest.mark.parametrize("pack", [lzma.compress, gzip.compress, bytes])
 def test_package_that_is_cut_or_broken_anywhere_is_refused(tmp_path: Path, pack: object) -> None:
     name = {lzma.compress: "data.tar.xz", gzip.compress: "data.tar.gz"}.get(pack, "data.tar")  # type: ignore[call-overload]
-    whole = deb(name, pack(tar(data=random.Random(3).randbytes(3000))))  # type: ignore[operator]
-    chance = random.Random(2)
+    whole = deb(name, pack(tar(data=chance(3).randbytes(3000))))  # type: ignore[operator]
+    numbers = chance(2)
     for number in range(150):
         data = bytearray(whole)
         if number % 2:
-            del data[chance.randrange(len(data)) :]
+            del data[numbers.randrange(len(data)) :]
         else:
-            data[chance.randrange(len(data))] ^= chance.randrange(1, 256)
+            data[numbers.randrange(len(data))] ^= numbers.randrange(1, 256)
         shutil.rmtree(tmp_path / "root", ignore_errors=True)
-        try:
-            unpack(tmp_path, bytes(data))
-        except ArchiveError as error:
-            assert "some_1.0_amd64.deb" in str(error)
-        assert {"some.deb", "root"} == set(os.listdir(tmp_path))
+        said = outcome(partial(unpack, tmp_path, bytes(data)))
+
+        assert not said or "some_1.0_amd64.deb" in said
+        assert ["root", "some.deb"] == sorted(path.name for path in tmp_path.iterdir())

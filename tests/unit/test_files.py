@@ -45,7 +45,7 @@ def test_failure_leaves_the_old_bytes_and_nothing_beside_them(
     with pytest.raises(OSError, match="No space"):
         write_atomic(tmp_path / "file", "new")
     assert "old" == (tmp_path / "file").read_text()
-    assert ["file"] == os.listdir(tmp_path)
+    assert [tmp_path / "file"] == list(tmp_path.iterdir())
 
 
 def test_folder_in_the_way_is_an_error_and_nothing_is_left(tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ def test_folder_in_the_way_is_an_error_and_nothing_is_left(tmp_path: Path) -> No
 
     with pytest.raises(IsADirectoryError):
         write_atomic(tmp_path / "file", "x")
-    assert ["file"] == os.listdir(tmp_path)
+    assert [tmp_path / "file"] == list(tmp_path.iterdir())
 
 
 def test_reader_sees_whole_files_while_others_are_written(tmp_path: Path) -> None:

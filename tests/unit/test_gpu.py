@@ -13,7 +13,7 @@ CACHE = """\
 \tlibcuda.so.1 (libc6,x86-64) => /usr/lib/x86_64-linux-gnu/libcuda.so.1
 \tlibcuda.so.1 (libc6) => /usr/lib/i386-linux-gnu/libcuda.so.1
 \tlibcuda.so (libc6,x86-64) => /usr/lib/x86_64-linux-gnu/libcuda.so
-\tlibnvidia-ml.so.1 (libc6,x86-64, OS ABI: Linux 2.3.99) => /usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1
+\tlibnvidia-ml.so.1 (libc6,x86-64, OS ABI: Linux 2.3.99) => /usr/lib/nvidia/libnvidia-ml.so.1
 \tlibcudart.so.12 (libc6,x86-64) => /usr/local/cuda/lib64/libcudart.so.12
 \tlibnvidia-glcore.so.550 (libc6,x86-64) => /usr/lib/x86_64-linux-gnu/libnvidia-glcore.so.550
 \tlibc.so.6 (libc6,x86-64) => /lib/x86_64-linux-gnu/libc.so.6
@@ -25,7 +25,15 @@ HERE = Path("/usr/lib/x86_64-linux-gnu")
 @pytest.fixture
 def dev(tmp_path: Path) -> Path:
     """Give a /dev with two GPUs."""
-    for name in ("nvidia1", "nvidia0", "nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", "null", "sda"):
+    for name in (
+        "nvidia1",
+        "nvidia0",
+        "nvidiactl",
+        "nvidia-uvm",
+        "nvidia-uvm-tools",
+        "null",
+        "sda",
+    ):
         (tmp_path / name).touch()
     return tmp_path
 
@@ -50,8 +58,9 @@ def test_libraries_are_the_drivers_for_this_processor_and_no_others(dev: Path) -
     found = [mount for mount in gpu_mounts(dev, CACHE) if not mount.device]
 
     assert [
-        Mount(source=HERE / name, target=f"{LIB}/{name}")
-        for name in ("libcuda.so", "libcuda.so.1", "libnvidia-ml.so.1")
+        Mount(source=HERE / "libcuda.so", target=f"{LIB}/libcuda.so"),
+        Mount(source=HERE / "libcuda.so.1", target=f"{LIB}/libcuda.so.1"),
+        Mount(source=Path("/usr/lib/nvidia/libnvidia-ml.so.1"), target=f"{LIB}/libnvidia-ml.so.1"),
     ] == found
 
 

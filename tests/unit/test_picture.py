@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 from torchkiln.image import Image
 from torchkiln.layer import Layer
@@ -26,7 +26,7 @@ def image(*layers: tuple[str, int, int]) -> Image:
 
 
 def test_each_layer_has_a_bar_as_long_as_its_share_of_the_largest() -> None:
-    root = ElementTree.fromstring(  # noqa: S314 - our own picture
+    root = ET.fromstring(  # noqa: S314 - our own picture
         layers_svg(image(("torch-2.0.1", 50, 100), ("wheels", 25, 50)))
     )
     widths = [int(bar.get("width", "")) for bar in root.iter(f"{SVG}rect")]

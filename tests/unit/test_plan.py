@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import random
+from wheels import chance
 
 from torchkiln.lockfile import LockedWheel, VariantLock
 from torchkiln.plan import HEAVY, MAX_LAYERS, plan_layers
@@ -27,7 +27,7 @@ def test_wheel_of_the_threshold_has_a_layer_of_its_own_and_one_below_has_not() -
 
 
 def test_each_wheel_is_in_one_layer() -> None:
-    wheels = [wheel(f"w{i}", random.Random(i).randrange(2 * HEAVY)) for i in range(200)]
+    wheels = [wheel(f"w{i}", chance(i).randrange(2 * HEAVY)) for i in range(200)]
     placed = [name for _, group in names(*wheels) for name in group]
 
     assert sorted(one.name for one in wheels) == sorted(placed)

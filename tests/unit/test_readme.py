@@ -10,7 +10,9 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_table_of_variants_is_the_catalogs() -> None:
-    found = re.findall(r"^\| `(\S+)` \| `(\S+ ?\S*)` \| (\S*) \| ?(\S*) \| (\S+) ", README, re.M)
+    found = re.findall(
+        r"^\| `(\S+)` \| `(\S+ ?\S*)` \| (\S*) \| ?(\S*) \| (\S+) ", README, re.MULTILINE
+    )
     listed = catalog.load(ROOT / "images/variants.yaml")
 
     assert [

@@ -69,7 +69,8 @@ def test_mount_says_where_and_whether_it_may_be_written(
 
 
 @pytest.mark.parametrize(
-    "text", ["data:d", "data:/d:/e", "data:/d:rw:ro", "data:/../etc", "data:", "", ":/d", "data:/d:xx"]
+    "text",
+    ["data:d", "data:/d:/e", "data:/d:rw:ro", "data:/../etc", "data:", "", ":/d", "data:/d:xx"],
 )
 @pytest.mark.usefixtures("data")
 def test_what_is_no_mount_is_refused_with_the_form(text: str) -> None:

@@ -7,14 +7,17 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from sandboxes import HOST, host, needs_sandbox, output
+from sandboxes import HOST, PYTHONPATH, host, needs_sandbox, output
 
 from torchkiln.errors import SandboxError
 from torchkiln.sandbox import Mount, Sandbox, bubblewrap
 
-ROOT = Path(__file__).parents[2]
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 pytestmark = needs_sandbox
 
 
@@ -25,7 +28,12 @@ def test_root_cannot_be_written_also_by_uid_0(folder: str) -> None:
 
 @pytest.mark.parametrize("folder", ["/tmp", "/dev/shm", "/run"])  # noqa: S108
 def test_tmp_shm_and_run_are_empty_and_can_be_written(folder: str) -> None:
-    assert "0 1" == output(host(), f"echo $(ls {folder} | wc -l; touch {folder}/x; ls {folder} | wc -l)").strip()
+    assert (
+        "0 1"
+        == output(
+            host(), f"echo $(ls {folder} | wc -l; touch {folder}/x; ls {folder} | wc -l)"
+        ).strip()
+    )
 
 
 def test_tmp_is_for_every_user() -> None:
@@ -76,7 +84,9 @@ def test_folder_and_file_are_mounted_read_only_unless_asked(tmp_path: Path) -> N
         Mount(source=tmp_path / "file", target="/run/file"),
         Mount(source=tmp_path, target="/new/deep", writable=True),
     )
-    said = output(host(mounts=mounts), "cat /data/file /run/file; touch /data/x; echo > /new/deep/y")
+    said = output(
+        host(mounts=mounts), "cat /data/file /run/file; touch /data/x; echo > /new/deep/y"
+    )
 
     assert said.startswith("texttext")
     assert "Read-only" in said
@@ -84,10 +94,10 @@ def test_folder_and_file_are_mounted_read_only_unless_asked(tmp_path: Path) -> N
 
 
 @pytest.fixture
-def port() -> str:
+def port() -> Iterator[str]:
     """Give the port of a server on the loopback of the host."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        yield str(server.getsockname()[1])  # type: ignore[misc]
+        yield str(server.getsockname()[1])
 
 
 CONNECT = "import socket,sys; socket.create_connection(('127.0.0.1', int(sys.argv[1])), 2)"
@@ -117,15 +127,15 @@ def test_sandbox_dies_with_its_parent() -> None:
     """Also where the parent has no time to say so."""
     marker = f"3{os.getpid()}.5"
     code = """
-    import sys
+    import subprocess, sys
     sys.path.insert(0, sys.argv[2])
     from sandboxes import host
-    process = host().popen(["sleep", sys.argv[1]])
+    process = subprocess.Popen(host().command(["sleep", sys.argv[1]]))
     print("on", flush=True)
     process.wait()
     """
     command = [sys.executable, "-c", textwrap.dedent(code), marker, str(Path(__file__).parent)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": PYTHONPATH}
     parent = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment)
     assert parent.stdout
     parent.stdout.readline()

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import struct
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from sandboxes import host, needs_sandbox, output
@@ -9,6 +9,9 @@ from sandboxes import host, needs_sandbox, output
 from torchkiln.errors import HostError
 from torchkiln.sandbox import Mount
 from torchkiln.seccomp import ignore_chown
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 ALLOW, ZERO = 0x7FFF0000, 0x00050000
 

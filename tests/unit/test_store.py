@@ -14,18 +14,18 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from sandboxes import PYTHONPATH
 
 from torchkiln.errors import StoreError
 from torchkiln.store import Store, default_root, remove_tree
 
-ROOT = Path(__file__).parents[2]
 EMPTY = hashlib.sha256(b"").hexdigest()
 
 
 def run(code: str, *arguments: object, prefix: tuple[str, ...] = ()) -> subprocess.Popen[str]:
     """Start Python on `code` with Torchkiln at hand."""
     command = [*prefix, sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": PYTHONPATH}
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
 
 
@@ -69,12 +69,15 @@ def test_nothing_is_had_in_a_store_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_workspace_is_gone_afterwards_also_after_an_error(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), Store(tmp_path).workspace() as folder:
-        (folder / "deep/er").mkdir(parents=True)
-        (folder / "deep/er/file").touch()
-        (folder / "deep").chmod(0o500)
-        raise RuntimeError
+    def work() -> None:
+        with Store(tmp_path).workspace() as folder:
+            (folder / "deep/er").mkdir(parents=True)
+            (folder / "deep/er/file").touch()
+            (folder / "deep").chmod(0o500)
+            raise RuntimeError
 
+    with pytest.raises(RuntimeError):
+        work()
     assert [] == names(tmp_path / "tmp")
 
 
@@ -257,7 +260,7 @@ def may_mount() -> bool:
     """Tell whether a user namespace with a mount of its own can be had."""
     if not shutil.which("unshare"):
         return False
-    command = ["unshare", "-rm", "mount", "-t", "tmpfs", "none", "/tmp"]
+    command = ["unshare", "-rm", "mount", "-t", "tmpfs", "none", "/mnt"]
     return not subprocess.run(command, check=False, capture_output=True).returncode
 
 
@@ -293,7 +296,10 @@ def test_store_that_is_a_file_is_a_store_error(tmp_path: Path) -> None:
     [
         ({"TORCHKILN_HOME": "/data/kiln", "HOME": "/home/a"}, "/data/kiln"),
         ({"XDG_CACHE_HOME": "/cache", "HOME": "/home/a"}, "/cache/torchkiln"),
-        ({"TORCHKILN_HOME": "", "XDG_CACHE_HOME": "", "HOME": "/home/a"}, "/home/a/.cache/torchkiln"),
+        (
+            {"TORCHKILN_HOME": "", "XDG_CACHE_HOME": "", "HOME": "/home/a"},
+            "/home/a/.cache/torchkiln",
+        ),
         ({"HOME": "/home/a"}, "/home/a/.cache/torchkiln"),
     ],
 )
@@ -315,7 +321,7 @@ def test_tree_with_folders_that_cannot_be_written_is_removed(tmp_path: Path) -> 
     (folder / "a/b/file").touch()
     (folder / "link").symlink_to(outside)
     for closed in (folder / "a/b", folder / "a"):
-        closed.chmod(0o000)
+        closed.chmod(0o555)
     remove_tree(folder)
 
     assert not folder.exists()

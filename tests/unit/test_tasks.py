@@ -1,4 +1,4 @@
-"""The command line as people use it: `invoke` with this project's tasks, in a process of its own."""
+"""The command line as people use it: `invoke` with the tasks, in a process of its own."""
 
 from __future__ import annotations
 

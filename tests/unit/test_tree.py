@@ -3,17 +3,20 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
-import random
 import stat
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from wheels import chance
 
 from torchkiln.errors import ArchiveError
 from torchkiln.layer import Entry, Layer, write_layer
 from torchkiln.store import Store
 from torchkiln.tree import image_tree, layer_tree
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 BASE = (
     Entry.text("usr/bin/sh", b"#!", mode=0o755),
@@ -84,7 +87,9 @@ def test_layers_of_an_image_may_come_in_any_order(store: Store) -> None:
 def test_image_takes_no_space_of_its_own(store: Store) -> None:
     made = layer(store, "base", *BASE)
 
-    assert (image_tree(store, [made]) / "usr/bin/sh").samefile(layer_tree(store, made) / "usr/bin/sh")
+    assert (image_tree(store, [made]) / "usr/bin/sh").samefile(
+        layer_tree(store, made) / "usr/bin/sh"
+    )
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o077])
@@ -163,8 +168,7 @@ BAD_GZIP = pytest.mark.xfail(strict=True, reason="`BadGzipFile` comes out of `Un
     ],
 )
 def test_blob_that_no_longer_unpacks_is_refused_by_its_name(store: Store, damage: str) -> None:
-    chance = random.Random(5)
-    made = layer(store, "base", Entry.text("x", chance.randbytes(200_000)))
+    made = layer(store, "base", Entry.text("x", chance(5).randbytes(200_000)))
     blob = store.blob(made.digest)
     data = blob.read_bytes()
     half = len(data) // 2

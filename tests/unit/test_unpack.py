@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import io
-import os
-import random
 import stat
 import tarfile
 import tempfile
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from wheels import chance, outcome
 
 from torchkiln.errors import ArchiveError
 from torchkiln.unpack import Unpacker
@@ -23,7 +22,9 @@ FILE, LINK, HARD, FOLDER = tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, ta
 Member = tuple[tarfile.TarInfo, bytes]
 
 
-def member(name: str, data: bytes = b"", kind: bytes = FILE, target: str = "", mode: int = 0o644) -> Member:
+def member(
+    name: str, data: bytes = b"", kind: bytes = FILE, target: str = "", mode: int = 0o644
+) -> Member:
     info = tarfile.TarInfo(name)
     info.type, info.linkname, info.mode, info.size = kind, target, mode, len(data)
     return info, data
@@ -64,10 +65,14 @@ def refusal(root: Path, *members: Member) -> str:
     return str(caught.value)
 
 
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
 def untouched(root: Path) -> None:
     """Assert that what lies beside `root` is as it was."""
-    assert ["outside", "root"] == sorted(os.listdir(root.parent))
-    assert ["secret"] == os.listdir(root.parent / "outside")
+    assert ["outside", "root"] == names(root.parent)
+    assert ["secret"] == names(root.parent / "outside")
     assert "secret" == (root.parent / "outside/secret").read_text()
 
 
@@ -90,7 +95,10 @@ def test_files_folders_and_links_come_out_as_they_were(root: Path) -> None:
 
     assert b"root\n" == (root / "etc/passwd").read_bytes()
     assert (b"x" * 3000, b"") == ((root / long).read_bytes(), (root / "etc/empty").read_bytes())
-    assert ["usr/bin", "/usr/../../x"] == [os.readlink(root / "bin"), os.readlink(root / "etc/away")]
+    assert ["usr/bin", "/usr/../../x"] == [
+        str((root / "bin").readlink()),
+        str((root / "etc/away").readlink()),
+    ]
     assert (root / "usr/bin/twin").samefile(root / "usr/bin/tool")
     assert 0o755 == stat.S_IMODE((root / "usr/bin/tool").stat().st_mode)
 
@@ -154,7 +162,9 @@ def test_nothing_is_written_through_a_link(root: Path, target: str) -> None:
 def test_folder_does_not_replace_a_link(root: Path) -> None:
     link = member("link", kind=LINK, target=str(root.parent / "outside"))
 
-    assert "a folder where a link is" in refusal(root, link, member("link", kind=FOLDER, mode=0o777))
+    assert "a folder where a link is" in refusal(
+        root, link, member("link", kind=FOLDER, mode=0o777)
+    )
 
 
 @pytest.mark.parametrize("first", [FILE, LINK, FOLDER])
@@ -168,7 +178,15 @@ def test_path_that_is_there_is_not_replaced(root: Path, first: bytes, second: by
 
 @pytest.mark.parametrize(
     "target",
-    ["../outside/secret", "/etc/passwd", "gone", "folder", "link", "folder/../../outside/secret", ""],
+    [
+        "../outside/secret",
+        "/etc/passwd",
+        "gone",
+        "folder",
+        "link",
+        "folder/../../outside/secret",
+        "",
+    ],
 )
 def test_hard_link_to_what_was_not_unpacked_as_a_file_is_refused(root: Path, target: str) -> None:
     before = [
@@ -211,7 +229,7 @@ def test_size_beyond_any_image_is_refused_before_a_byte_is_written(root: Path) -
 
     with pytest.raises(ArchiveError, match=r"some\.tar"):
         unpack(root, info.tobuf(tarfile.PAX_FORMAT) + bytes(2048))
-    assert [] == os.listdir(root)
+    assert [] == names(root)
 
 
 def test_sizes_add_up_over_archives(root: Path) -> None:
@@ -232,7 +250,7 @@ def test_file_that_is_cut_is_refused(root: Path) -> None:
         unpack(root, data[:2000])
 
 
-@pytest.mark.parametrize("data", [b"", b"no tar", b"x" * 4096, random.Random(1).randbytes(4096)])
+@pytest.mark.parametrize("data", [b"", b"no tar", b"x" * 4096, chance(1).randbytes(4096)])
 def test_what_is_no_tar_is_refused(root: Path, data: bytes) -> None:
     with pytest.raises(ArchiveError, match="broken"):
         unpack(root, data)
@@ -240,7 +258,7 @@ def test_what_is_no_tar_is_refused(root: Path, data: bytes) -> None:
 
 def test_names_are_mapped_and_left_out_as_told(root: Path) -> None:
     places = {"bin/sh": "usr/bin/sh", "usr/bin/sh2": "usr/bin/sh2", "usr/share/doc/x": None}
-    unpacker = Unpacker(root, rename=lambda name: places.get(name))
+    unpacker = Unpacker(root, rename=places.get)
     data = tar(
         member("bin/sh", b"sh"),
         member("usr/share/doc/x", b"doc"),
@@ -268,7 +286,9 @@ def pax(name: str, **records: str) -> Member:
     return info, data
 
 
-@pytest.mark.xfail(strict=True, reason="tarfile's ValueError and RecursionError come out as they are")
+@pytest.mark.xfail(
+    strict=True, reason="tarfile's ValueError and RecursionError come out as they are"
+)
 @pytest.mark.parametrize(
     "data",
     [
@@ -302,7 +322,18 @@ def test_archive_that_ends_early_is_refused(root: Path, cut: int) -> None:
 
 
 NAMES = st.sampled_from(
-    ["a", "a/b", "a/b/c", "b", "../outside/x", "/tmp/x", "a/../../outside/y", "b/secret", ".wh.a", "a/b/"]
+    [
+        "a",
+        "a/b",
+        "a/b/c",
+        "b",
+        "../outside/x",
+        "/outside/x",
+        "a/../../outside/y",
+        "b/secret",
+        ".wh.a",
+        "a/b/",
+    ]
 )
 TARGETS = st.sampled_from(["a", "a/b", "b", "..", "../outside", "../outside/secret", "/", ".", ""])
 KINDS = st.sampled_from([*b"0123456gLKxSV"]).map(lambda code: bytes([code]))
@@ -335,11 +366,9 @@ def test_hostile_tar_gives_files_inside_or_an_archive_error(
         root.mkdir()
         (root.parent / "outside").mkdir()
         (root.parent / "outside/secret").write_text("secret")
-        try:
-            unpack(root, bytes(data))
-        except ArchiveError as error:
-            assert "some.tar" in str(error)
+        said = outcome(lambda: unpack(root, bytes(data)))
 
+        assert not said or "some.tar" in said
         untouched(root)
         kinds = {stat.S_IFMT(path.lstat().st_mode) for path in root.rglob("*")}
         assert {stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK} >= kinds

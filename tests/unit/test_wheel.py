@@ -1,25 +1,25 @@
 from __future__ import annotations
 
+import base64
 import email
 import hashlib
 import io
 import itertools
-import os
 import stat
 import subprocess
 import sys
-import tarfile
 import tempfile
+import tracemalloc
 import zipfile
+from functools import partial
 from importlib.metadata import Distribution
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from wheels import CODE, SITE, VENV, Draft, contents, layer_of, listing, patched, row
+from wheels import CODE, SITE, VENV, Draft, contents, layer_of, listing, outcome, patched, row
 
-from torchkiln.archive import open_gzip
 from torchkiln.errors import ArchiveError
 from torchkiln.layer import complete
 
@@ -91,7 +91,9 @@ def test_only_the_x_bit_of_a_mode_counts(tmp_path: Path) -> None:
 
 
 def test_entry_points_become_programs_that_run(tmp_path: Path) -> None:
-    points = "[console_scripts]\nsay = demo.cli:main\n[gui_scripts]\nshow=demo.cli:Tool.run [extra]\n"
+    points = (
+        "[console_scripts]\nsay = demo.cli:main\n[gui_scripts]\nshow=demo.cli:Tool.run [extra]\n"
+    )
     found = made(tmp_path, Draft(entry_points=points))
     say = found[f"{BIN}/say"].decode()
     (tmp_path / "demo").mkdir()
@@ -114,8 +116,8 @@ def test_record_of_the_image_holds_for_whoever_checks_it(tmp_path: Path) -> None
     draft = Draft(members=members, entry_points="[console_scripts]\nsay = demo:main\n")
     _, path = layer_of(tmp_path, draft.read(tmp_path))
     root = tmp_path / "root"
-    with open_gzip(path) as stream, tarfile.open(fileobj=stream) as archive:
-        archive.extractall(root, filter="tar")
+    root.mkdir()
+    subprocess.run(["tar", "-xzf", path, "-C", root], check=True)
     files = Distribution.at(root / INFO).files or []
     found = {str(Path(str(file.locate())).resolve().relative_to(root)): file for file in files}
 
@@ -124,7 +126,7 @@ def test_record_of_the_image_holds_for_whoever_checks_it(tmp_path: Path) -> None
         if name != f"{INFO}/RECORD":
             digest = hashlib.sha256((root / name).read_bytes()).digest()
             assert file.hash is not None
-            assert digest == __import__("base64").urlsafe_b64decode(file.hash.value + "=")
+            assert digest == base64.urlsafe_b64decode(file.hash.value + "=")
             assert (root / name).stat().st_size == file.size
 
 
@@ -163,7 +165,8 @@ def test_bytecode_that_is_shipped_is_left_out(tmp_path: Path) -> None:
 
 def test_sources_are_the_modules_of_site_packages_sorted(tmp_path: Path) -> None:
     members = dict.fromkeys(
-        ["z.py", "demo/a.py", "demo-1.0.data/scripts/tool.py", "demo-1.0.data/data/x.py", "b.txt"], b""
+        ["z.py", "demo/a.py", "demo-1.0.data/scripts/tool.py", "demo-1.0.data/data/x.py", "b.txt"],
+        b"",
     )
     wheel = Draft(members=members).read(tmp_path)
 
@@ -214,7 +217,9 @@ def test_file_name_that_is_not_the_locked_wheels_is_refused(tmp_path: Path, file
     assert "locked as demo 1.0" in refusal(tmp_path, Draft(file=file))
 
 
-@pytest.mark.parametrize("file", ["demo.whl", "demo-1.0.zip", "demo-1.0-py3-none.whl", "demo-x-a-b-c.whl"])
+@pytest.mark.parametrize(
+    "file", ["demo.whl", "demo-1.0.zip", "demo-1.0-py3-none.whl", "demo-x-a-b-c.whl"]
+)
 def test_file_name_of_no_wheel_is_refused(tmp_path: Path, file: str) -> None:
     assert "no wheel" in refusal(tmp_path, Draft(file=file))
 
@@ -332,18 +337,14 @@ def test_small_text_may_be_packed_well(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [0, 10, 5000])
 @pytest.mark.parametrize("member", ["demo/__init__.py", "demo-1.0.dist-info/METADATA"])
-def test_member_that_lies_about_its_size_is_refused(
-    tmp_path: Path, member: str, size: int
-) -> None:
+def test_member_that_lies_about_its_size_is_refused(tmp_path: Path, member: str, size: int) -> None:
     assert refusal(tmp_path, Draft(), patched(Draft().pack(), member, size=size))
 
 
 def test_file_read_whole_that_unpacks_to_more_than_it_says_takes_no_memory(tmp_path: Path) -> None:
-    """zipfile's own `read` unpacks all of it and cuts afterwards."""
+    """Zipfile's own `read` unpacks all of it and cuts afterwards."""
     draft = Draft(metadata="Name: demo\nVersion: 1.0\n" + "\n" * (64 << 20))
     data = patched(draft.pack(level=9), "demo-1.0.dist-info/METADATA", size=100)
-    import tracemalloc
-
     tracemalloc.start()
     try:
         assert "bytes are not those" in refusal(tmp_path, Draft(), data)
@@ -525,7 +526,9 @@ def test_two_wheels_that_fight_over_a_path_are_both_named(
 
 def test_two_wheels_that_ship_one_program_with_another_mode_are_refused(tmp_path: Path) -> None:
     plain = Draft(name="a", members={"x/tool": b"1"}).read(tmp_path)
-    executable = Draft(name="b", members={"x/tool": b"1"}, modes={"x/tool": 0o100755}).read(tmp_path)
+    executable = Draft(name="b", members={"x/tool": b"1"}, modes={"x/tool": 0o100755}).read(
+        tmp_path
+    )
 
     with pytest.raises(ArchiveError, match="different contents"):
         complete([*plain.entries, *executable.entries])
@@ -539,6 +542,8 @@ FILES = st.dictionaries(
     st.tuples(st.binary(max_size=300), st.booleans()),
     min_size=1,
     max_size=8,
+).filter(
+    lambda files: not {str(up) for name in files for up in PurePosixPath(name).parents} & {*files}
 )
 
 
@@ -556,12 +561,7 @@ def test_layer_depends_on_the_files_and_not_on_how_the_wheel_is_packed(
     level = data.draw(st.integers(0, 9))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        try:
-            first, _ = layer_of(folder, draft.read(folder, draft.pack()))
-        except ArchiveError as error:
-            # The zoo makes a path that is a file and a folder, or two that look alike.
-            assert "claim one path" in str(error) or "twice" in str(error)
-            return
+        first, _ = layer_of(folder, draft.read(folder, draft.pack()))
         packed = draft.pack(order=order, level=level)
         stored = draft.pack(compression=zipfile.ZIP_STORED)
         others = [layer_of(folder, draft.read(folder, data))[0] for data in (packed, stored)]
@@ -569,8 +569,15 @@ def test_layer_depends_on_the_files_and_not_on_how_the_wheel_is_packed(
     assert [first.diff_id, first.diff_id] == [other.diff_id for other in others]
 
 
+def whole_way(folder: Path, data: bytes) -> None:
+    """Look through a wheel and write its layer."""
+    layer_of(folder, Draft().read(folder, data))
+
+
 FUZZED = [
-    Draft(entry_points="[console_scripts]\nsay = demo:main\n", members={"demo/a.py": CODE * 9}).pack(),
+    Draft(
+        entry_points="[console_scripts]\nsay = demo:main\n", members={"demo/a.py": CODE * 9}
+    ).pack(),
     Draft(members={"demo/a.py": CODE, "demo-1.0.data/scripts/x": b"#!python\n"}).pack(
         compression=zipfile.ZIP_STORED
     ),
@@ -594,13 +601,11 @@ def test_broken_wheel_is_refused_with_an_archive_error_and_nothing_else(
     with tempfile.TemporaryDirectory() as name:
         inside = Path(name) / "inside"
         inside.mkdir()
-        try:
-            layer_of(inside, Draft().read(inside, bytes(changed)))
-        except ArchiveError as error:
-            assert Draft().file in str(error)
+        said = outcome(partial(whole_way, inside, bytes(changed)))
 
-        assert ["inside"] == os.listdir(name)
-        assert {Draft().file, "layer"} >= set(os.listdir(inside))
+        assert not said or Draft().file in said
+        assert [inside] == list(inside.parent.iterdir())
+        assert {Draft().file, "layer"} >= {path.name for path in inside.iterdir()}
 
 
 def test_every_single_byte_of_the_directory_of_a_zip_may_be_any_other(tmp_path: Path) -> None:
@@ -609,10 +614,9 @@ def test_every_single_byte_of_the_directory_of_a_zip_may_be_any_other(tmp_path: 
     start = seed.index(b"PK\1\2")
     for place, value in itertools.product(range(start, len(seed)), (0x00, 0x7F, 0x80, 0xFF)):
         changed = seed[:place] + bytes([value]) + seed[place + 1 :]
-        try:
-            layer_of(tmp_path, Draft().read(tmp_path, changed))
-        except ArchiveError as error:
-            assert Draft().file in str(error)
+        said = outcome(partial(whole_way, tmp_path, changed))
+
+        assert not said or Draft().file in said
 
 
 def test_metadata_is_what_the_wheel_ships(tmp_path: Path) -> None:
@@ -622,7 +626,15 @@ def test_metadata_is_what_the_wheel_ships(tmp_path: Path) -> None:
 
 
 def test_venv_owns_its_folders_and_its_interpreter() -> None:
-    owned = ["opt", "opt/venv", BIN, SITE, f"{BIN}/python", f"{BIN}/python3.11", "opt/venv/pyvenv.cfg"]
+    owned = [
+        "opt",
+        "opt/venv",
+        BIN,
+        SITE,
+        f"{BIN}/python",
+        f"{BIN}/python3.11",
+        "opt/venv/pyvenv.cfg",
+    ]
     free = [f"{BIN}/pip", f"{SITE}/demo", "opt/venv/share", "opt/venv/lib/x", "etc"]
 
     assert [True] * len(owned) == [VENV.owns(path) for path in owned]

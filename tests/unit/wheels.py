@@ -6,6 +6,7 @@ import base64
 import csv
 import hashlib
 import io
+import random
 import struct
 import tarfile
 import zipfile
@@ -13,12 +14,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from torchkiln.archive import open_gzip
+from torchkiln.errors import ArchiveError
 from torchkiln.layer import write_layer
 from torchkiln.lockfile import LockedWheel
 from torchkiln.wheel import Venv, read_wheel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from torchkiln.layer import Layer
@@ -75,7 +77,7 @@ class Draft:
         order: Iterable[int] = (),
         extra: Iterable[tuple[str, bytes]] = (),
     ) -> bytes:
-        """Return the wheel; `order` permutes its members, `extra` come last and may repeat names."""
+        """Return the wheel; `order` permutes its members, `extra` come last, also twice."""
         pairs = list(self.all_members().items())
         pairs = [pairs[index] for index in order] or pairs
         stream = io.BytesIO()
@@ -85,7 +87,7 @@ class Draft:
                 member.filename = name  # ZipInfo() itself would cut a name at a NUL
                 member.compress_type = compression
                 member.external_attr = self.modes.get(name, 0o100644) << 16
-                archive.NameToInfo.pop(name, None)  # or zipfile warns of a name that is there twice
+                archive.NameToInfo.pop(name, None)  # or zipfile warns of names used twice
                 archive.writestr(member, data)
         return stream.getvalue()
 
@@ -127,6 +129,20 @@ def patched(data: bytes, name: str, **fields: int) -> bytes:
         form, offset = places[field_name]
         struct.pack_into(form, changed, start + offset, value)
     return bytes(changed)
+
+
+def outcome(work: Callable[[], object]) -> str:
+    """Return the text of the `ArchiveError` that `work` ends with, "" if it ends well."""
+    try:
+        work()
+    except ArchiveError as error:
+        return str(error)
+    return ""
+
+
+def chance(seed: int) -> random.Random:
+    """Return a source of the same numbers each time."""
+    return random.Random(seed)  # noqa: S311 - nothing is kept secret with it
 
 
 def layer_of(folder: Path, *wheels: Wheel) -> tuple[Layer, Path]:
