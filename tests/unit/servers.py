@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     Behaviour = Callable[["Handler", bytes], None]
@@ -28,7 +28,7 @@ class Site:
     `faults` are used up, one for each request of the path, before `files` answers.
     """
 
-    files: dict[str, bytes | Behaviour]
+    files: Mapping[str, bytes | Behaviour]
     faults: dict[str, list[Behaviour]] = field(default_factory=dict)
     url: str = ""
     requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
@@ -140,7 +140,7 @@ def page(kind: str, body: str) -> Behaviour:
 
 @contextlib.contextmanager
 def serving(
-    files: dict[str, bytes | Behaviour], tls: ssl.SSLContext | None = None
+    files: Mapping[str, bytes | Behaviour], tls: ssl.SSLContext | None = None
 ) -> Iterator[Site]:
     """Serve `files` on a free port of localhost."""
     site = Site(files)

@@ -33,9 +33,9 @@ def ignore(_: int) -> None:
 
 def fetch(url: str, path: Path, report: Callable[[int], None] = ignore, **settings: Any) -> int:  # noqa: ANN401
     """Download what should be `BODY` into the partial file at `path`."""
-    settings = {"index_url": "http://unused.example", "retries": 2, "timeout": 5.0} | settings
+    defaults: dict[str, Any] = {"index_url": "http://unused.example", "retries": 2, "timeout": 5.0}
     sha256 = hashlib.sha256(BODY).hexdigest()
-    transport = Transport(PipConfig(**settings), {}, first_pause=0.001)
+    transport = Transport(PipConfig(**{**defaults, **settings}), {}, first_pause=0.001)
     with contextlib.closing(transport), exclusive(path) as stream:
         return download(transport, url, size=len(BODY), sha256=sha256, stream=stream, report=report)
 

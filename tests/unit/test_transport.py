@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def transport(environ: Mapping[str, str] | None = None, **settings: Any) -> Iterator[Transport]:  # noqa: ANN401
-    settings = {"index_url": "http://unused.example", "retries": 2, "timeout": 5.0} | settings
-    opened = Transport(PipConfig(**settings), environ or {}, first_pause=0.001)
+    defaults: dict[str, Any] = {"index_url": "http://unused.example", "retries": 2, "timeout": 5.0}
+    opened = Transport(PipConfig(**{**defaults, **settings}), environ or {}, first_pause=0.001)
     with contextlib.closing(opened):
         yield opened
 
