@@ -123,24 +123,15 @@ def _partial(store: Store, wanted: Wanted) -> Path:
 
 
 def _check_space(store: Store, missing: Sequence[Wanted]) -> None:
-    try:
-        store.root.mkdir(parents=True, exist_ok=True)
-        partials = [_partial(store, wanted) for wanted in missing]
-        present = sum(path.stat().st_size for path in partials if path.exists())
-        free = shutil.disk_usage(store.root).free
-    except OSError as error:
-        raise _store_error(store, error) from None
+    store.make(store.root)
+    partials = [_partial(store, wanted) for wanted in missing]
+    present = sum(path.stat().st_size for path in partials if path.exists())
+    free = shutil.disk_usage(store.root).free
     needed = sum(wanted.size for wanted in missing) - present
     if needed > free:
         what = f"not enough space in the store: {store.root}"
         why = f"{needed / 1e6:,.0f} MB are to be fetched, {free / 1e6:,.0f} MB are free"
         raise StoreError(what, why, "name a place with more space: export TORCHKILN_HOME=/path")
-
-
-def _store_error(store: Store, error: OSError) -> StoreError:
-    what = f"the store cannot be written: {store.root}"
-    hint = "free some space there, or name another place: export TORCHKILN_HOME=/path"
-    return StoreError(what, error.strerror or str(error), hint)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,8 +164,9 @@ class _Fetcher:
     def _bring(self, wanted: Wanted) -> int | FetchError:
         """Put one file into the store; return the bytes that came, or why it cannot be had."""
         path = _partial(self.store, wanted)
+        self.store.make(path.parent)
         try:
-            with exclusive(path) as stream:
+            with self.store.reporting(), exclusive(path) as stream:
                 if self.store.has(wanted.sha256, wanted.size):  # by the process we waited for
                     path.unlink()
                     return 0
@@ -182,8 +174,6 @@ class _Fetcher:
                 self.store.adopt(path, wanted.sha256)
         except FetchError as error:
             return error
-        except OSError as error:
-            raise _store_error(self.store, error) from error
         return received
 
     def _download(self, wanted: Wanted, stream: BinaryIO) -> int:

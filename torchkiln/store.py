@@ -21,7 +21,7 @@ import shutil
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from torchkiln.errors import StoreError
 from torchkiln.files import write_atomic
@@ -38,6 +38,9 @@ def default_root(environ: Mapping[str, str]) -> Path:
     return Path(cache) / "torchkiln"
 
 
+_STORE_ERRNOS: Final = frozenset({13, 28, 30, 122})  # EACCES, ENOSPC, EROFS, EDQUOT
+
+
 @dataclass(frozen=True)
 class Store:
     """A store at `root`; made on first use."""
@@ -52,7 +55,7 @@ class Store:
         """Tell whether the blob is there, and with the size that it must have if that is known."""
         try:
             actual = self.blob(sha256).stat().st_size
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
         return size is None or actual == size
 
@@ -65,8 +68,8 @@ class Store:
         """
         parent = self.root / "tmp"
         folder = parent / uuid.uuid4().hex
-        with _reporting(self.root):
-            parent.mkdir(parents=True, exist_ok=True)
+        with self.reporting():
+            self.make(parent)
             with _owned(folder.with_suffix(".lock")):
                 folder.mkdir()
                 try:
@@ -91,9 +94,9 @@ class Store:
 
         The caller has computed `sha256` from the bytes that it wrote.
         """
-        with _reporting(self.root):
+        with self.reporting():
             target = self.blob(sha256)
-            target.parent.mkdir(parents=True, exist_ok=True)
+            self.make(target.parent)
             path.chmod(0o444)
             with path.open("rb") as stream:
                 os.fsync(stream.fileno())
@@ -114,8 +117,8 @@ class Store:
     def exclusive(self, name: str) -> Iterator[None]:
         """Hold the lock `name`, so that two builds at once do a long step once."""
         path = self.root / "locks" / name
-        with _reporting(self.root):
-            path.parent.mkdir(parents=True, exist_ok=True)
+        with self.reporting():
+            self.make(path.parent)
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
@@ -128,14 +131,37 @@ class Store:
         try:
             text = self._record(kind, key).read_text(encoding="utf-8")
             record: dict[str, Any] = json.loads(text)
-        except (FileNotFoundError, ValueError):
+        except (FileNotFoundError, NotADirectoryError, ValueError):
             return None
         return record
 
     def write_record(self, kind: str, key: str, value: Mapping[str, Any]) -> None:
         """Keep `value` under `kind` and `key`."""
-        with _reporting(self.root):
+        with self.reporting():
+            self.make(self._record(kind, key).parent)
             write_atomic(self._record(kind, key), json.dumps(value, sort_keys=True) + "\n")
+
+    @contextlib.contextmanager
+    def reporting(self) -> Iterator[None]:
+        """Turn a full, read-only or forbidden store into a `StoreError`."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in _STORE_ERRNOS:
+                raise
+            raise self._error(error) from error
+
+    def make(self, folder: Path) -> None:
+        """Make a folder of the store and those above it."""
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._error(error) from error
+
+    def _error(self, error: OSError) -> StoreError:
+        what = f"the store cannot be written: {self.root}"
+        hint = "free some space there, or name another place: export TORCHKILN_HOME=/path"
+        return StoreError(what, error.strerror or str(error), hint)
 
     def _record(self, kind: str, key: str) -> Path:
         return self.root / "records" / kind / f"{key}.json"
@@ -166,19 +192,3 @@ def remove_tree(path: Path) -> None:
     for folder, _, _ in os.walk(path):
         Path(folder).chmod(0o700)
     shutil.rmtree(path, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _reporting(root: Path) -> Iterator[None]:
-    """Turn the store's own file system errors into a `StoreError`."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _STORE_ERRNOS:
-            raise
-        what = f"the store cannot be written: {root}"
-        hint = "free some space there, or name another place: export TORCHKILN_HOME=/path"
-        raise StoreError(what, os.strerror(error.errno or 0), hint) from error
-
-
-_STORE_ERRNOS = frozenset({13, 28, 30, 122})  # EACCES, ENOSPC, EROFS, EDQUOT

@@ -74,16 +74,25 @@ def _once(store: Store, target: Path, fill: Callable[[Path], None]) -> Path:
 
 def _add(part: str, folder: str) -> None:
     """Add a layer to a tree. Layers only add: directories meet, files are equal where they do."""
-    for entry in os.scandir(part):
+    there = {entry.name: entry for entry in _entries(folder)}
+    for entry in _entries(part):
         target = f"{folder}/{entry.name}"
         if entry.is_dir(follow_symlinks=False):
-            if not os.path.isdir(target):  # noqa: PTH112 - strings: see torchkiln.unpack
-                os.mkdir(target)  # noqa: PTH102
+            if entry.name not in there:
+                os.mkdir(target)  # noqa: PTH102 - strings: see torchkiln.unpack
                 os.chmod(target, entry.stat().st_mode)  # noqa: PTH101
+            elif not there[entry.name].is_dir(follow_symlinks=False):
+                what = f"a layer has a folder where another has a file or a link: {target}"
+                raise ArchiveError(what)
             _add(entry.path, target)
         else:
             with contextlib.suppress(FileExistsError):
                 os.link(entry.path, target, follow_symlinks=False)
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        return list(entries)
 
 
 class _HashingReader(io.RawIOBase):

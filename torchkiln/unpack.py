@@ -6,9 +6,14 @@ this does less: it follows no link that an archive made, overwrites nothing, mak
 
 from __future__ import annotations
 
+import gzip
+import lzma
 import os
 import tarfile
-from typing import IO, TYPE_CHECKING, Final
+import zlib
+from typing import IO, TYPE_CHECKING, Final, cast
+
+from isal.igzip_lib import IsalError
 
 from torchkiln.archive import name_fault
 from torchkiln.errors import ArchiveError
@@ -17,9 +22,30 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from typing_extensions import Self
+
 _COPY: Final = 1 << 20
+# tarfile lets ValueError and RecursionError out on headers that were made for it.
+_BROKEN: Final[tuple[type[Exception], ...]] = (
+    *(tarfile.TarError, EOFError, ValueError, RecursionError),
+    *(gzip.BadGzipFile, lzma.LZMAError, zlib.error, cast("type[Exception]", IsalError)),
+)
 _MAX_BYTES: Final = 64 << 30
 _MAX_MEMBERS: Final = 2_000_000
+
+
+class _Header(tarfile.TarInfo):
+    """A header that is broken in the middle of an archive is an error, and not its end."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined] # two blocks of zeros
+            raise
+        except tarfile.HeaderError as error:
+            message = f"broken header: {error}"
+            raise tarfile.ReadError(message) from error
 
 
 class Unpacker:
@@ -39,10 +65,12 @@ class Unpacker:
     def unpack(self, stream: IO[bytes], label: str) -> None:
         """Unpack the tar in `stream`; `label` names it in errors."""
         try:
-            with tarfile.open(fileobj=stream, mode="r|", encoding="utf-8") as archive:
+            with tarfile.open(
+                fileobj=stream, mode="r|", encoding="utf-8", tarinfo=_Header
+            ) as archive:
                 for member in archive:
                     self._member(archive, member, label)
-        except (tarfile.TarError, EOFError, UnicodeError) as error:
+        except _BROKEN as error:
             what = f"this archive is broken: {label}"
             raise ArchiveError(what, str(error)) from error
 
@@ -63,7 +91,15 @@ class Unpacker:
             self._directory(target, member.mode, label)
         elif self._kinds.get(target):
             raise _refused(label, member.name, "this path is there already")
-        elif member.isfile():
+        else:
+            self._leaf(archive, member, target, label)
+
+    def _leaf(
+        self, archive: tarfile.TarFile, member: tarfile.TarInfo, target: str, label: str
+    ) -> None:
+        if member.issparse():
+            raise _refused(label, member.name, "a sparse file, which no package needs")
+        if member.isfile():
             source = archive.extractfile(member)
             assert source is not None  # noqa: S101 - a regular file has contents
             self._file(target, member.mode, source)

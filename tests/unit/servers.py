@@ -28,7 +28,7 @@ class Site:
     `faults` are used up, one for each request of the path, before `files` answers.
     """
 
-    files: Mapping[str, bytes | Behaviour]
+    files: dict[str, bytes | Behaviour]
     faults: dict[str, list[Behaviour]] = field(default_factory=dict)
     url: str = ""
     requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
@@ -143,7 +143,7 @@ def serving(
     files: Mapping[str, bytes | Behaviour], tls: ssl.SSLContext | None = None
 ) -> Iterator[Site]:
     """Serve `files` on a free port of localhost."""
-    site = Site(files)
+    site = Site(dict(files))
     with _running(type("Bound", (Handler,), {"site": site}), tls) as port:
         site.url = f"{'https' if tls else 'http'}://localhost:{port}"
         yield site

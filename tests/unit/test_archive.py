@@ -56,6 +56,13 @@ def test_name_that_is_merely_odd_is_no_fault(name: str) -> None:
     assert "" == name_fault(name)
 
 
+def test_fault_says_what_it_is() -> None:
+    names = ["/etc/passwd", "a/../b", "a/.wh.b", "a\nb", "x" * 256]
+    words = ["absolute", "leaves", "deletion", "control", "longer"]
+
+    assert all(word in name_fault(name) for name, word in zip(names, words, strict=True))
+
+
 def member(name: str = "a", mode: int = 0o100644) -> zipfile.ZipInfo:
     info = zipfile.ZipInfo(name)
     info.external_attr = mode << 16

@@ -87,9 +87,11 @@ def test_target_of_a_link_is_compared(tmp_path: Path) -> None:
     assert ["l: /link: linkname: a != b"] == list(map(str, found))
 
 
-def test_file_that_became_a_folder_differs_by_type(tmp_path: Path) -> None:
-    write_layer(tmp_path / "1", "l", [Entry.text("x", b"text")])
-    write_layer(tmp_path / "2", "l", [Entry.directory("x")])
+@pytest.mark.parametrize("turned", [False, True])
+def test_file_that_became_a_folder_differs_by_type(tmp_path: Path, *, turned: bool) -> None:
+    entries = [Entry.text("x", b"text"), Entry.directory("x")]
+    write_layer(tmp_path / "1", "l", [entries[turned]])
+    write_layer(tmp_path / "2", "l", [entries[not turned]])
     found = list(layer_differences("l", tmp_path / "1", tmp_path / "2"))
 
     assert {"type", "mode", "size", "content"} == {one.field for one in found}

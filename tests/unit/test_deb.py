@@ -75,6 +75,14 @@ def test_files_come_out_at_their_merged_places(tmp_path: Path, name: str, data: 
     assert [root / "usr"] == list(root.iterdir())
 
 
+@pytest.mark.parametrize("pack", [lzma.compress, gzip.compress])
+def test_member_after_the_files_is_no_part_of_them(tmp_path: Path, pack: object) -> None:
+    name = "data.tar.xz" if pack is lzma.compress else "data.tar.gz"
+    data = deb(name, pack(tar())) + ar(("_gpgorigin", b"signature" * 9))[8:]  # type: ignore[operator]
+
+    assert b"#!/bin/sh\n" == (unpack(tmp_path, data) / "usr/bin/tool").read_bytes()
+
+
 @pytest.mark.skipif(not shutil.which("dpkg-deb"), reason="there is no `dpkg-deb` here")
 @pytest.mark.parametrize("compression", ["xz", "gzip", "none"])
 def test_package_that_dpkg_made_comes_out_as_dpkg_unpacks_it(

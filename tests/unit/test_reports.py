@@ -113,6 +113,17 @@ def test_file_has_its_name_when_it_is_whole(tmp_path: Path) -> None:
     assert [tmp_path / "file"] == list(tmp_path.iterdir())
 
 
+def test_file_is_replaced_and_not_written_over(tmp_path: Path) -> None:
+    def write(stream: IO[bytes]) -> None:
+        stream.write(b"new")
+
+    (tmp_path / "file").write_bytes(b"old")
+    with (tmp_path / "file").open("rb") as reader:
+        write_file(tmp_path / "file", write)
+
+        assert b"old" == reader.read()
+
+
 @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
 def test_file_that_breaks_leaves_what_was_there(tmp_path: Path, error: type[BaseException]) -> None:
     def write(stream: IO[bytes]) -> None:

@@ -283,7 +283,6 @@ def test_store_that_may_not_be_written_is_a_store_error_with_a_hint(tmp_path: Pa
     assert "TORCHKILN_HOME" in caught.value.hint
 
 
-@pytest.mark.xfail(strict=True, reason="EEXIST and ENOTDIR come out as they are")
 def test_store_that_is_a_file_is_a_store_error(tmp_path: Path) -> None:
     (tmp_path / "store").touch()
 

@@ -325,6 +325,13 @@ def test_members_that_overlap_are_refused(tmp_path: Path) -> None:
     assert "overlap" in refusal(tmp_path, draft, data)
 
 
+@pytest.mark.parametrize("field", ["offset", "packed"])
+def test_member_that_lies_outside_the_file_is_refused(tmp_path: Path, field: str) -> None:
+    data = patched(Draft().pack(), "demo-1.0.dist-info/RECORD", **{field: 0x7FFFFFFF})
+
+    assert "after the end of the file" in refusal(tmp_path, Draft(), data)
+
+
 def test_member_that_unpacks_to_hundreds_of_times_its_size_is_refused(tmp_path: Path) -> None:
     draft = Draft(members={"demo/zeros": bytes(20 << 20)})
 
