@@ -229,6 +229,9 @@ def _failure(wanted: Wanted, failures: Sequence[FetchError]) -> FetchError:
         hint = (
             "name a source that does: export PIP_EXTRA_INDEX_URL=<URL> or PIP_FIND_LINKS=<folder>"
         )
+    elif wanted.place != DEFAULT_SOURCE and not hint:
+        # The one index that has this wheel is down, or out of reach of this network.
+        hint = "put the wheel into a folder and name that: export PIP_FIND_LINKS=<folder>"
     return FetchError(what, why, hint or "try again: what has come so far is kept")
 
 

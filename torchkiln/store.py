@@ -189,6 +189,10 @@ def _owned(path: Path) -> Iterator[None]:
 
 def remove_tree(path: Path) -> None:
     """Remove a folder, also one that holds folders its owner may not write."""
-    for folder, _, _ in os.walk(path):
-        Path(folder).chmod(0o700)
+    if path.is_dir():
+        path.chmod(0o700)
+    for folder, names, _ in os.walk(path):
+        for below in (Path(folder, name) for name in names):
+            if not below.is_symlink():
+                below.chmod(0o700)  # before os.walk goes into it
     shutil.rmtree(path, ignore_errors=True)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _COPY: Final = 1 << 20
+_PATH_MAX: Final = 4096
 # tarfile lets ValueError and RecursionError out on headers that were made for it.
 _BROKEN: Final[tuple[type[Exception], ...]] = (
     *(tarfile.TarError, EOFError, ValueError, RecursionError),
@@ -104,6 +105,8 @@ class Unpacker:
             assert source is not None  # noqa: S101 - a regular file has contents
             self._file(target, member.mode, source)
         elif member.issym():
+            if not 0 < len(member.linkname.encode()) < _PATH_MAX:
+                raise _refused(label, member.name, "a link to a place that no file system has")
             os.symlink(member.linkname, self._root + target)  # noqa: PTH211
             self._kinds[target] = "link"
         elif member.islnk():

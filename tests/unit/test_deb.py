@@ -157,6 +157,13 @@ def test_what_is_no_package_is_refused(tmp_path: Path, data: bytes) -> None:
     assert "no ar archive" in refusal(tmp_path, data)
 
 
+def test_files_do_not_go_on_in_the_next_member(tmp_path: Path) -> None:
+    whole = tar(data=chance(4).randbytes(6000))
+    data = deb("data.tar", whole[:4000]) + ar(("_rest", whole[4000:]))[8:]
+
+    assert refusal(tmp_path, data)
+
+
 def test_package_without_files_is_refused_with_what_it_holds(tmp_path: Path) -> None:
     assert "data.tar.zst" in refusal(tmp_path, deb("data.tar.zst", b"zst"))
 

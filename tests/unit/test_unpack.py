@@ -203,6 +203,11 @@ def test_hard_link_through_a_link_is_refused(root: Path) -> None:
     assert "hard link" in refusal(root, before, member("hard", kind=HARD, target="out/secret"))
 
 
+@pytest.mark.parametrize("target", ["", "x" * 5000])
+def test_link_to_what_no_system_takes_is_refused(root: Path, target: str) -> None:
+    assert "`link`" in refusal(root, member("link", kind=LINK, target=target))
+
+
 @pytest.mark.parametrize("kind", [tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
 def test_device_and_fifo_are_refused(root: Path, kind: bytes) -> None:
     assert "device" in refusal(root, member("dev/node", kind=kind))
