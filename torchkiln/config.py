@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from torchkiln.wheel import Venv
+from torchkiln.venv import Venv
 
 if TYPE_CHECKING:
     from torchkiln.catalog import Base, Variant

@@ -21,7 +21,7 @@ from torchkiln.listing import DIRECTORY, FILE
 if TYPE_CHECKING:
     from torchkiln.listing import ImageListing, Member
     from torchkiln.lockfile import LockedWheel, VariantLock
-    from torchkiln.wheel import Venv
+    from torchkiln.venv import Venv
 
 # Names of the libraries of CUDA's toolkit and of those that PyTorch builds against it.
 _CUDA_LIBRARY: Final = re.compile(

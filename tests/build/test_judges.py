@@ -69,7 +69,10 @@ def test_umoci_unpacks_what_the_layers_say(cpu: dict[str, Any], scratch: Path) -
     assert expected == _paths(scratch / "bundle/rootfs")
 
 
-@pytest.fixture(scope="module", params=["running", "classic", "containerd"])
+@pytest.fixture(
+    scope="module",
+    params=["running", "classic", pytest.param("containerd", marks=pytest.mark.slow)],
+)
 def docker_engine(request: pytest.FixtureRequest, archive: Path) -> Iterator[Engine]:
     """A Docker engine that has loaded the archive, and has no more of it afterwards."""
     with folder() as place, docker(request.param, place) as engine:

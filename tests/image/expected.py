@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torchkiln.catalog import Base, Variant
     from torchkiln.lockfile import BaseLock, VariantLock
-    from torchkiln.wheel import Venv
+    from torchkiln.venv import Venv
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,8 +27,8 @@ from torchkiln.listing import read_layout
 from torchkiln.lockfile import BaseLock, LockedDeb, LockedWheel, VariantLock
 from torchkiln.sandbox import Mount, Sandbox
 from torchkiln.store import Store
+from torchkiln.venv import Venv
 from torchkiln.verify import verify
-from torchkiln.wheel import Venv
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,7 +17,8 @@ from torchkiln.archive import open_gzip
 from torchkiln.errors import ArchiveError
 from torchkiln.layer import write_layer
 from torchkiln.lockfile import LockedWheel
-from torchkiln.wheel import Venv, read_wheel
+from torchkiln.venv import Venv
+from torchkiln.wheel import read_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import installer
 
-from torchkiln import archive, bytecode, compile_wheel
+from torchkiln import archive, bytecode, compile_wheel, wheelfile
 from torchkiln import layer as layers
 from torchkiln import wheel as wheels
 from torchkiln.base import build_base
@@ -30,7 +30,7 @@ from torchkiln.plan import plan_layers
 from torchkiln.progress import Progress
 from torchkiln.recipe import recipe
 from torchkiln.tree import layer_tree
-from torchkiln.wheel import Venv, Wheel, read_wheel
+from torchkiln.wheel import Wheel, read_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from torchkiln.lockfile import BaseLock, VariantLock
     from torchkiln.plan import WheelGroup
     from torchkiln.store import Store
+    from torchkiln.venv import Venv
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +134,7 @@ def _layer_key(job: Job, group: WheelGroup) -> str:
     environment = job.venv
     return digest(
         [
-            recipe(archive, bytecode, compile_wheel, layers, wheels),
+            recipe(archive, bytecode, compile_wheel, layers, wheels, wheelfile),
             environment.prefix,
             environment.python,
             job.python_package,
