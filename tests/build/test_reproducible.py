@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 STRANGER = 54321
 """An id without a name, a home or a group."""
 
-LINK_FIELDS = ("type", "mode", "size", "linkname")
+LINK_FIELDS = ("type", "mode", "size", "linkname", "content")
 """What differs between a file and a link."""
 
 
