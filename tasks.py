@@ -205,12 +205,19 @@ def export(c: Context, output: str, cpu: bool = False, cuda: str = "") -> None:
         reports.write_file(Path(output), lambda stream: write_archive(image.layout, stream))
 
 
-@task(help={"only": "a pytest expression (-k) that selects tests", "path": "a folder of tests"})
+@task(
+    help={
+        "only": "a pytest expression (-k) that selects tests",
+        "path": "a folder of tests",
+        "slow": "the tests that take minutes too",
+    }
+)
 @_expected
-def test(c: Context, only: str = "", path: str = "tests") -> None:
+def test(c: Context, only: str = "", path: str = "tests", slow: bool = False) -> None:
     """Run all tests and name those that cannot run here."""
     bootstrap.require_dev()
-    command = [sys.executable, "-m", "pytest", path, *(["-k", only] if only else [])]
+    command = [sys.executable, "-m", "pytest", path]
+    command += [*(["-k", only] if only else []), *(["--slow"] if slow else [])]
     code = subprocess.run(command, cwd=ROOT, check=False).returncode
     if code:
         what = "tests failed"

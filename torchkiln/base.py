@@ -8,6 +8,7 @@ more) and saves a dpkg database written by us that dpkg would have to believe.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from torchkiln.lockfile import BaseLock
     from torchkiln.store import Store
 
+_FULL: Final = 4 << 20  # bytes free, on a disk on which nothing can be installed
 _MERGED_LINKS: Final = ("bin", "lib", "lib64", "sbin")
 _APT_SOURCES: Final = "usr/share/doc/apt/examples/sources.list"
 # What Debian's slim images leave out, in dpkg's own terms, so that later packages leave it out too.
@@ -122,7 +124,8 @@ def _prepare(root: Path, store: Store, lock: BaseLock) -> None:
         (root / name).symlink_to(f"usr/{name}")
     unpacker = Unpacker(root, rename=_first_place)
     for locked in lock.debs:
-        unpack_deb(store.blob(locked.sha256), f"{locked.name} {locked.version}", unpacker)
+        label = f"{locked.name} {locked.version}"
+        unpack_deb(store.checked(locked.sha256, label), label, unpacker)
     config = root / "etc/dpkg/dpkg.cfg.d/slim"
     config.parent.mkdir(parents=True, exist_ok=True)
     config.write_text(_SLIM)
@@ -148,6 +151,9 @@ def _install(root: Path, debs: Path, log: Path) -> None:
     with log.open("wb") as stream:
         done = sandbox.run(["/bin/sh", "-c", _INSTALL], stdout=stream, stderr=subprocess.STDOUT)
     if done.returncode:
+        # dpkg has many words for a full disk, the store has one error.
+        if shutil.disk_usage(root).free < _FULL:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         what = "dpkg could not install the base"
         raise BuildError(what, "\n".join(log.read_text(errors="replace").splitlines()[-15:]))
 

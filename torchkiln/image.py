@@ -15,7 +15,6 @@ from typing import IO, TYPE_CHECKING, Any, Final
 from torchkiln.config import COMMAND, ENTRYPOINT, USER, WORKDIR, ImageConfig
 from torchkiln.layer import MTIME, Layer
 from torchkiln.lockfile import canonical
-from torchkiln.store import remove_tree
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 
 _OCI: Final = "application/vnd.oci.image"
 _ARCHITECTURE: Final = "amd64"
+_BLOBS: Final = "blobs/sha256"
 _LAYOUT: Final = b'{"imageLayoutVersion":"1.0.0"}'
 REPOSITORY: Final = "torchkiln"
 
@@ -66,8 +66,12 @@ def write_image(store: Store, variant: str, layers: Sequence[Layer], config: Ima
     index = canonical(_index(digest, len(manifest_bytes), reference))
     docker = canonical(_docker_manifest(config_digest, layers, reference))
     layout = store.root / "images" / f"{variant}-{digest[:12]}"
-    if not layout.is_dir():
-        _write_layout(store, layout, blobs, {"index.json": index, "manifest.json": docker})
+    with store.exclusive(f"layout-{layout.name}"), store.workspace() as folder:
+        if layout.is_dir():
+            _renew(store, layout, blobs, folder)
+        else:
+            texts = {"oci-layout": _LAYOUT, "index.json": index, "manifest.json": docker}
+            _write_layout(store, layout, blobs, texts, folder)
     return Image(
         variant=variant,
         reference=reference,
@@ -99,31 +103,40 @@ def write_archive(layout: Path, stream: IO[bytes]) -> None:
 
 
 def _write_layout(
-    store: Store, layout: Path, blobs: Sequence[str], texts: dict[str, bytes]
+    store: Store, layout: Path, blobs: Sequence[str], texts: dict[str, bytes], folder: Path
 ) -> None:
-    with store.workspace() as folder:
-        made = folder / "layout"
-        target = made / "blobs" / "sha256"
-        target.mkdir(parents=True)
-        for digest in blobs:
-            _link(store.blob(digest), target / digest)
-        for name, data in {"oci-layout": _LAYOUT, **texts}.items():
-            (made / name).write_bytes(data)
-        layout.parent.mkdir(exist_ok=True)
-        try:
-            made.rename(layout)
-        except OSError:
-            # Another build was first; its layout holds the same bytes.
-            if not layout.is_dir():
-                raise
-            remove_tree(made)
+    made = folder / "layout"
+    (made / _BLOBS).mkdir(parents=True)
+    for digest in blobs:
+        _link(store.blob(digest), made / _BLOBS / digest)
+    for name, data in texts.items():
+        (made / name).write_bytes(data)
+    store.make(layout.parent)
+    made.rename(layout)
+
+
+def _renew(store: Store, layout: Path, blobs: Sequence[str], folder: Path) -> None:
+    """Replace each blob of the layout that the store has made anew since: the old one was damaged.
+
+    File by file, because someone may be reading the layout.
+    """
+    for digest in blobs:
+        source, target = store.blob(digest), layout / _BLOBS / digest
+        if not target.exists() or _state(source) != _state(target):
+            _link(source, folder / digest)
+            (folder / digest).replace(target)
+
+
+def _state(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 def _link(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
     except OSError:  # a file system without hard links, or with too many to this file
-        shutil.copyfile(source, target)
+        shutil.copy2(source, target)
 
 
 def _config(layers: Sequence[Layer], config: ImageConfig) -> dict[str, Any]:

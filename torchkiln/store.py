@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from torchkiln.errors import StoreError
+from torchkiln.errors import ArchiveError, StoreError
 from torchkiln.files import write_atomic
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def default_root(environ: Mapping[str, str]) -> Path:
     return Path(cache) / "torchkiln"
 
 
+_READ: Final = 1 << 20
 _STORE_ERRNOS: Final = frozenset({13, 28, 30, 122})  # EACCES, ENOSPC, EROFS, EDQUOT
 
 
@@ -58,6 +59,21 @@ class Store:
         except (FileNotFoundError, NotADirectoryError):
             return False
         return size is None or actual == size
+
+    def checked(self, sha256: str, label: str) -> Path:
+        """Return the blob after hashing it: nothing is parsed before its hash is known to be right.
+
+        A disk that changed it raises `ArchiveError`, which calls it `label`.
+        """
+        path = self.blob(sha256)
+        actual = hashlib.sha256()
+        with path.open("rb") as stream:
+            while data := stream.read(_READ):
+                actual.update(data)
+        if actual.hexdigest() != sha256:
+            what = f"a file in the store is not what it was: {label}"
+            raise ArchiveError(what, "its sha256 is another", f"rm {path}, then build again")
+        return path
 
     @contextlib.contextmanager
     def workspace(self) -> Iterator[Path]:
@@ -177,8 +193,9 @@ def _owned(path: Path) -> Iterator[None]:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         fcntl.flock(handle, fcntl.LOCK_EX)
         # A sweep may have come between the two calls and removed the file that is now locked.
-        if path.exists() and os.path.samestat(os.fstat(handle), path.stat()):
-            break
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(handle), path.stat()):
+                break
         os.close(handle)
     try:
         yield

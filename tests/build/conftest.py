@@ -36,8 +36,7 @@ def built(kiln: Kiln) -> Callable[[str], dict[str, Any]]:
 
     @cache
     def build(variant: str) -> dict[str, Any]:
-        which = ("--cpu",) if variant == "cpu" else ("--cuda", variant)
-        return kiln.build(*which)
+        return kiln.build(*which(variant))
 
     return build
 

@@ -31,6 +31,11 @@ OFFLINE: Final = (
 """Before a command: it has no network, not even a loopback."""
 
 
+def which(variant: str) -> tuple[str, ...]:
+    """Return the flags that name a variant."""
+    return ("--cpu",) if variant == "cpu" else ("--cuda", variant)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Kiln:
     """The command of the clone at `clone` with the store at `home`.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from kiln_runs import OFFLINE, Kiln, cpu_job, file_sha256, identity, leftovers
+from kiln_runs import OFFLINE, Kiln, cpu_job, file_sha256, identity, leftovers, which
 
 from torchkiln.archive import open_gzip
 from torchkiln.errors import FetchError
@@ -72,6 +72,19 @@ def test_a_built_image_has_passed_the_smoke_suite(
     assert smoke["skipped"] == [
         check["id"] for check in report["checks"] if check["verdict"] == "skipped"
     ]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_built_image_holds_what_its_lock_promises(
+    kiln: Kiln, built: Callable[[str], dict[str, Any]], variant: str
+) -> None:
+    """`verify` runs `tests/image`; that each of its rules can fail is shown in tests/unit."""
+    built(variant)
+
+    done = kiln("verify", *which(variant))
+
+    assert done.returncode == 0, done.stderr
+    assert " 0 failed, 1 skipped " in done.stdout
 
 
 def test_with_nothing_changed_nothing_is_made_and_no_network_is_needed(

@@ -109,12 +109,18 @@ def test_two_builds_at_once_give_one_image(cpu: dict[str, Any], fetched: Kiln) -
 
 
 @pytest.mark.parametrize(
-    ("start", "sign"), [("fetched", "tmp/*/root/usr/bin/dpkg"), ("with_base", "tmp/*/layer")]
+    ("start", "sign"),
+    [
+        ("fetched", "tmp/*/root/usr/bin/dpkg"),
+        ("fetched", "tmp/*/root/var/lib/dpkg/info/bash.list"),
+        ("with_base", "tmp/*/layer"),
+    ],
+    ids=["unpacking", "dpkg", "layers"],
 )
 def test_a_disk_that_fills_up_stops_the_build_with_an_error_and_no_false_file(
     request: pytest.FixtureRequest, cpu: dict[str, Any], start: str, sign: str
 ) -> None:
-    """First while the base is made, then while layers are written."""
+    """While the base is unpacked, while dpkg installs it, while layers are written."""
     source: Kiln = request.getfixturevalue(start)
     with small_disk(source) as disk:
         process = disk.kiln.start(*BUILD)

@@ -110,10 +110,10 @@ def test_the_cuda_image_streams_into_docker_and_passes_the_suite(
 ) -> None:
     document = built("cu117")
     with folder() as place, docker("classic", place) as engine:
-        export = kiln.start("export", "--cuda", "117", "--output", "-")
-        load = subprocess.run([*engine.command, "load"], stdin=export.stdout, check=False)
+        with kiln.start("export", "--cuda", "117", "--output", "-") as export:
+            load = subprocess.run([*engine.command, "load"], stdin=export.stdout, check=False)
+        assert (0, 0) == (export.returncode, load.returncode)
 
-        assert (0, 0) == (export.wait(), load.returncode)
         found = engine("image", "inspect", "--format", "{{.Id}}", "torchkiln:cu117").strip()
         assert _config_digest(document) == found
         assert " passed" in engine.run("torchkiln:cu117", "smoke")

@@ -230,9 +230,24 @@ def test_writing_an_image_again_touches_nothing(tmp_path: Path) -> None:
     first = image(tmp_path)
     times = {path: path.stat().st_mtime_ns for path in first.layout.rglob("*")}
 
-    assert first == image(tmp_path)
+    assert first == write_image(Store(tmp_path), "cpu", first.layers, CONFIG)
     assert times == {path: path.stat().st_mtime_ns for path in first.layout.rglob("*")}
     assert [] == list((tmp_path / "tmp").iterdir())
+
+
+def test_layout_takes_over_a_blob_that_was_made_anew(tmp_path: Path) -> None:
+    """A damaged blob was removed and built again: its link in the layout is the damaged one."""
+    first = image(tmp_path)
+    digest = first.layers[0].digest
+    blob = tmp_path / "blobs/sha256" / digest
+    right = blob.read_bytes()
+    blob.chmod(0o644)
+    blob.write_bytes(bytes(len(right)))
+    blob.unlink()
+
+    again = image(tmp_path)
+
+    assert right == (again.layout / "blobs/sha256" / digest).read_bytes()
 
 
 def test_layout_shares_its_blobs_with_the_store(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from sandboxes import PYTHONPATH
 
-from torchkiln.errors import StoreError
+from torchkiln.errors import ArchiveError, StoreError
 from torchkiln.store import Store, default_root, remove_tree
 
 EMPTY = hashlib.sha256(b"").hexdigest()
@@ -242,7 +242,7 @@ def test_records_are_kept_and_broken_ones_are_none(tmp_path: Path) -> None:
 FULL = """
 import sys
 from pathlib import Path
-from torchkiln.errors import StoreError
+from torchkiln.errors import ArchiveError, StoreError
 from torchkiln.store import Store
 store = Store(Path(sys.argv[1]))
 kept = store.put(b"small")
@@ -325,3 +325,15 @@ def test_tree_with_folders_that_cannot_be_written_is_removed(tmp_path: Path) -> 
 
     assert not folder.exists()
     assert 0o555 == outside.stat().st_mode & 0o777
+
+
+def test_blob_that_the_disk_changed_is_not_given_out(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    sha256 = store.put(b"right")
+    assert store.blob(sha256) == store.checked(sha256, "numpy")
+    store.blob(sha256).chmod(0o644)
+    store.blob(sha256).write_bytes(b"wrong")
+
+    with pytest.raises(ArchiveError, match="not what it was: numpy") as caught:
+        store.checked(sha256, "numpy")
+    assert f"rm {store.blob(sha256)}, then build again" == caught.value.hint

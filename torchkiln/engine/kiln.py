@@ -12,6 +12,7 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import installer
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from torchkiln.catalog import Base, Variant
-    from torchkiln.lockfile import BaseLock, VariantLock
+    from torchkiln.lockfile import BaseLock, LockedWheel, VariantLock
     from torchkiln.plan import WheelGroup
     from torchkiln.store import Store
     from torchkiln.venv import Venv
@@ -156,11 +157,9 @@ def _build_layers(
     missing: Sequence[WheelGroup],
     keys: dict[str, str],
 ) -> None:
-    read = {
-        wheel.name: read_wheel(job.store.blob(wheel.sha256), wheel, job.venv)
-        for group in groups
-        for wheel in group.wheels
-    }
+    locked = [wheel for group in groups for wheel in group.wheels]
+    with ThreadPoolExecutor() as pool:
+        read = {wheel.locked.name: wheel for wheel in pool.map(partial(_read, job), locked)}
     # All wheels, also those whose layers exist: a new one may claim a path of an old one.
     complete(entry for wheel in read.values() for entry in wheel.entries)
     parts = [
@@ -178,6 +177,10 @@ def _build_layers(
         package=job.python_package,
     )
     _write_layers(job.store, parts, compiler)
+
+
+def _read(job: Job, wheel: LockedWheel) -> Wheel:
+    return read_wheel(job.store.checked(wheel.sha256, wheel.file), wheel, job.venv)
 
 
 def _write_layers(store: Store, parts: Sequence[LayerPart], compiler: Compiler) -> None:
