@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from kiln_runs import Kiln, folder, share_inputs
+from kiln_runs import Kiln, folder, share_inputs, which
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
