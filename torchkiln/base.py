@@ -9,17 +9,20 @@ more) and saves a dpkg database written by us that dpkg would have to believe.
 from __future__ import annotations
 
 import errno
+import io
 import os
 import shutil
 import stat
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from torchkiln import deb, unpack
 from torchkiln import layer as layers
-from torchkiln.deb import merge_usr, unpack_deb
+from torchkiln.deb import Package, merge_usr, read_package
 from torchkiln.errors import BuildError
 from torchkiln.layer import CHUNK, Entry, Layer, write_layer
 from torchkiln.lockfile import digest
@@ -30,7 +33,7 @@ from torchkiln.unpack import Unpacker
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from torchkiln.lockfile import BaseLock
+    from torchkiln.lockfile import BaseLock, LockedDeb
     from torchkiln.store import Store
 
 _FULL: Final = 4 << 20  # bytes free, on a disk on which nothing can be installed
@@ -101,8 +104,9 @@ def build_base(store: Store, lock: BaseLock) -> Layer:
         with store.workspace() as folder:
             root = folder / "root"
             root.mkdir(mode=0o755)
-            debs = _link_debs(store, lock, folder / "debs")
-            _prepare(root, store, lock)
+            debs = folder / "debs"
+            debs.mkdir(mode=0o755)
+            _prepare(root, debs, store, lock)
             _install(root, debs, folder / "dpkg.log")
             _clean(root)
             layer = write_layer(folder / "layer", f"debian-{lock.release}", tree_entries(root))
@@ -111,27 +115,34 @@ def build_base(store: Store, lock: BaseLock) -> Layer:
     return layer
 
 
-def _link_debs(store: Store, lock: BaseLock, folder: Path) -> Path:
-    folder.mkdir(mode=0o755)
-    for locked in lock.debs:
-        os.link(store.blob(locked.sha256), folder / f"{locked.name}_{locked.architecture}.deb")
-    return folder
+def _prepare(root: Path, debs: Path, store: Store, lock: BaseLock) -> None:
+    """Unpack all packages into `root`, with what dpkg needs to start; lay the packages into `debs`.
 
-
-def _prepare(root: Path, store: Store, lock: BaseLock) -> None:
-    """Unpack all packages into `root` and lay out what dpkg needs to start."""
+    There they are uncompressed: dpkg would decompress again what has just been.
+    """
     for name in _MERGED_LINKS:
         (root / name).symlink_to(f"usr/{name}")
     unpacker = Unpacker(root, rename=_first_place)
-    for locked in lock.debs:
-        label = f"{locked.name} {locked.version}"
-        unpack_deb(store.checked(locked.sha256, label), label, unpacker)
+    with ThreadPoolExecutor() as pool:
+        packages = pool.map(partial(_read, store), lock.debs)
+        for locked, package in zip(lock.debs, packages, strict=True):
+            unpacker.unpack(io.BytesIO(package.files), _label(locked))
+            name = f"{locked.name}_{locked.architecture}.deb"
+            (debs / name).write_bytes(package.plain())
     config = root / "etc/dpkg/dpkg.cfg.d/slim"
     config.parent.mkdir(parents=True, exist_ok=True)
     config.write_text(_SLIM)
     for name in ("info", "updates", "triggers"):
         (root / "var/lib/dpkg" / name).mkdir(parents=True, exist_ok=True)
     (root / "var/lib/dpkg/status").touch()
+
+
+def _read(store: Store, locked: LockedDeb) -> Package:
+    return read_package(store.checked(locked.sha256, _label(locked)), _label(locked))
+
+
+def _label(locked: LockedDeb) -> str:
+    return f"{locked.name} {locked.version}"
 
 
 def _first_place(name: str) -> str | None:

@@ -1,28 +1,26 @@
-"""A .deb: an ar archive of two tars (deb(5)). Here only their contents are taken out.
+"""A .deb: an ar archive of two tars (deb(5)). Here only its files are taken out.
 
 python-debian's reader of ar is not used: it believes a negative size, and then never ends.
 """
 
 from __future__ import annotations
 
-import gzip
 import io
 import lzma
 import zlib
-from typing import IO, TYPE_CHECKING, BinaryIO, Final, cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from torchkiln.errors import ArchiveError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from torchkiln.unpack import Unpacker
-
 # A merged-/usr system has links at these places; a package that ships /bin/x ships /usr/bin/x.
 _MERGED: Final = frozenset({"bin", "sbin", "lib", "lib32", "lib64", "libx32"})
 _MAGIC: Final = b"!<arch>\n"
 _HEADER: Final = 60  # bytes: name 16, time 12, owner 6, group 6, mode 8, size 10, end 2 (ar(5))
-_READERS: Final = {"data.tar": None, "data.tar.gz": gzip.open, "data.tar.xz": lzma.open}
+_MAX_FILES: Final = 512 << 20  # bytes of one package's files; the largest of a base has 30 MB
 _BROKEN: Final = (EOFError, OSError, ValueError, lzma.LZMAError, zlib.error)
 
 
@@ -32,11 +30,28 @@ def merge_usr(name: str) -> str:
     return f"usr/{top}{slash}{rest}" if top in _MERGED else name
 
 
-def unpack_deb(path: Path, label: str, unpacker: Unpacker) -> None:
-    """Unpack the files of the package at `path`; `label` names it in errors."""
+@dataclass(frozen=True, kw_only=True)
+class Package:
+    """A package taken apart: `head` is all before its files, `files` the tar with them."""
+
+    head: bytes
+    files: bytes
+
+    def plain(self) -> bytes:
+        """Return the package with its files uncompressed (deb(5): `data.tar`)."""
+        pad = b"\n" * (len(self.files) % 2)
+        header = f"{'data.tar':<16}{0:<12}{0:<6}{0:<6}{100644:<8}{len(self.files):<10}`\n"
+        return b"".join((self.head, header.encode(), self.files, pad))
+
+
+def read_package(path: Path, label: str) -> Package:
+    """Return the package at `path`; `label` names it in errors.
+
+    Decompressing takes most of the time of unpacking, and threads can share it.
+    """
     try:
         with path.open("rb") as stream:
-            unpacker.unpack(_files(stream), label)
+            return _package(stream)
     except _BROKEN as error:
         if isinstance(error, OSError) and error.errno:  # the disk is at fault, not the archive
             raise
@@ -44,16 +59,30 @@ def unpack_deb(path: Path, label: str, unpacker: Unpacker) -> None:
         raise ArchiveError(what, str(error)) from error
 
 
-def _files(stream: BinaryIO) -> IO[bytes]:
-    """Return the tar with the package's files; what is wrong with the ar raises `ValueError`."""
+def _package(stream: BinaryIO) -> Package:
+    """Return the package in `stream`; what is wrong with the ar raises `ValueError`."""
     members = _members(stream)
-    found = [name for name in members if name in _READERS]
+    found = [name for name in members if name in {"data.tar", "data.tar.gz", "data.tar.xz"}]
     if len(found) != 1:
         message = f"it holds: {', '.join(members)}"
         raise ValueError(message)
-    reader = _READERS[found[0]]
-    packed = cast("IO[bytes]", io.BufferedReader(_Slice(stream, *members[found[0]])))
-    return cast("IO[bytes]", reader(packed)) if reader else packed
+    start, size = members[found[0]]
+    stream.seek(0)
+    head = stream.read(start - _HEADER)
+    stream.seek(start)
+    return Package(head=head, files=_decompressed(found[0], stream.read(size)))
+
+
+def _decompressed(name: str, packed: bytes) -> bytes:
+    if name == "data.tar":
+        return packed
+    # A checksum ends either format, so a stream that did not reach its end was not checked.
+    reader = lzma.LZMADecompressor() if name.endswith(".xz") else zlib.decompressobj(31)
+    data = reader.decompress(packed, _MAX_FILES)
+    if not reader.eof:
+        message = f"its files end early, or are more than {_MAX_FILES} bytes"
+        raise ValueError(message)
+    return data
 
 
 def _members(stream: BinaryIO) -> dict[str, tuple[int, int]]:
@@ -71,21 +100,3 @@ def _members(stream: BinaryIO) -> dict[str, tuple[int, int]]:
         members[name] = stream.tell(), int(size)
         stream.seek(int(size) + int(size) % 2, io.SEEK_CUR)
     return members
-
-
-class _Slice(io.RawIOBase):
-    """A part of a file, for reading once from its start."""
-
-    def __init__(self, stream: BinaryIO, start: int, size: int) -> None:
-        self._stream = stream
-        self._left = size
-        stream.seek(start)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        data = self._stream.read(min(len(buffer), self._left))
-        buffer[: len(data)] = data
-        self._left -= len(data)
-        return len(data)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from wheels import chance, outcome
 
-from torchkiln.deb import merge_usr, unpack_deb
+from torchkiln.deb import merge_usr, read_package
 from torchkiln.errors import ArchiveError
 from torchkiln.unpack import Unpacker
 
@@ -40,6 +40,11 @@ def tar(name: str = "./bin/tool", data: bytes = b"#!/bin/sh\n") -> bytes:
 
 def deb(name: str, data: bytes) -> bytes:
     return ar(("debian-binary", b"2.0\n"), ("control.tar.xz", lzma.compress(tar())), (name, data))
+
+
+def unpack_deb(path: Path, label: str, unpacker: Unpacker) -> None:
+    """Unpack a package as the base does."""
+    unpacker.unpack(io.BytesIO(read_package(path, label).files), label)
 
 
 def unpack(folder: Path, data: bytes) -> Path:
@@ -198,3 +203,23 @@ def test_package_that_is_cut_or_broken_anywhere_is_refused(tmp_path: Path, pack:
 
         assert not said or "some_1.0_amd64.deb" in said
         assert ["root", "some.deb"] == sorted(path.name for path in tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("size", [10, 11])
+def test_plain_package_is_the_same_with_its_files_uncompressed(tmp_path: Path, size: int) -> None:
+    files = tar(data=b"x" * size) + b"\0" * (size % 2)
+    path = tmp_path / "some.deb"
+    path.write_bytes(deb("data.tar.xz", lzma.compress(files)))
+
+    assert deb("data.tar", files) == read_package(path, "some").plain()
+
+
+@pytest.mark.skipif(not shutil.which("dpkg-deb"), reason="dpkg-deb is not installed")
+def test_dpkg_reads_a_plain_package(tmp_path: Path) -> None:
+    path, plain = tmp_path / "some.deb", tmp_path / "plain.deb"
+    path.write_bytes(deb("data.tar.xz", lzma.compress(tar())))
+    plain.write_bytes(read_package(path, "some").plain())
+
+    listed = subprocess.run(["dpkg-deb", "--fsys-tarfile", plain], capture_output=True, check=True)
+
+    assert tar() == listed.stdout
