@@ -8,35 +8,31 @@ more) and saves a dpkg database written by us that dpkg would have to believe.
 
 from __future__ import annotations
 
-import errno
 import io
-import os
 import shutil
-import stat
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from torchkiln import deb, unpack
+from torchkiln import deb, dpkg, folder, unpack
 from torchkiln import layer as layers
 from torchkiln.deb import Package, merge_usr, read_package
+from torchkiln.dpkg import install
 from torchkiln.errors import BuildError
-from torchkiln.layer import CHUNK, Entry, Layer, write_layer
+from torchkiln.folder import tree_entries
+from torchkiln.layer import Layer, write_layer
 from torchkiln.lockfile import digest
+from torchkiln.progress import Progress
 from torchkiln.recipe import recipe
-from torchkiln.sandbox import Mount, Sandbox
 from torchkiln.unpack import Unpacker
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from pathlib import Path
 
     from torchkiln.lockfile import BaseLock, LockedDeb
     from torchkiln.store import Store
 
-_FULL: Final = 4 << 20  # bytes free, on a disk on which nothing can be installed
 _MERGED_LINKS: Final = ("bin", "lib", "lib64", "sbin")
 _APT_SOURCES: Final = "usr/share/doc/apt/examples/sources.list"
 # What Debian's slim images leave out, in dpkg's own terms, so that later packages leave it out too.
@@ -48,29 +44,6 @@ path-include /usr/share/doc/*/copyright
 path-include /{_APT_SOURCES}
 """
 )
-# base-passwd first: the others' scripts look users up. Order and dependencies are dpkg's business
-# from there on; at the start nothing is installed yet, hence --force-depends.
-_INSTALL: Final = """\
-set -eu
-dpkg="dpkg --force-depends --force-unsafe-io --force-confnew"
-$dpkg --install /run/debs/base-passwd_*.deb /run/debs/base-files_*.deb
-$dpkg --unpack /run/debs/*.deb
-$dpkg --configure --pending
-dpkg --audit
-"""
-_ENVIRONMENT: Final = {
-    "DEBCONF_NONINTERACTIVE_SEEN": "true",
-    "DEBIAN_FRONTEND": "noninteractive",
-    "HOME": "/root",
-    "LC_ALL": "C.UTF-8",
-    "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
-    # What an import would write carries the time of its source; py3compile writes regardless.
-    "PYTHONDONTWRITEBYTECODE": "1",
-    "PYTHONHASHSEED": "0",
-    # shadow writes it where a clock would be read, CPython then makes hash-based bytecode.
-    "SOURCE_DATE_EPOCH": str(layers.MTIME),
-    "TZ": "UTC",
-}
 # Logs, caches, locks and backups: they tell of the build and of its clock, not of the system.
 _LEFTOVERS: Final = (
     "etc/*-",
@@ -91,8 +64,8 @@ _LEFTOVERS: Final = (
 
 def base_key(lock: BaseLock) -> str:
     """Return the key of the base's layer: a hash of all that it is made from."""
-    made_by = recipe(sys.modules[__name__], deb, layers, unpack)
-    return digest([made_by, [locked.sha256 for locked in lock.debs]])
+    made_by = recipe(sys.modules[__name__], deb, dpkg, folder, layers, unpack)
+    return digest([made_by, layers.CODEC, [locked.sha256 for locked in lock.debs]])
 
 
 def build_base(store: Store, lock: BaseLock) -> Layer:
@@ -101,21 +74,24 @@ def build_base(store: Store, lock: BaseLock) -> Layer:
     with store.exclusive(f"base-{key}"):
         if (known := store.read_record("layers", key)) and store.has(known["digest"]):
             return Layer(**known)
-        with store.workspace() as folder:
-            root = folder / "root"
+        with store.workspace() as work:
+            root = work / "root"
             root.mkdir(mode=0o755)
-            debs = folder / "debs"
+            debs = work / "debs"
             debs.mkdir(mode=0o755)
-            _prepare(root, debs, store, lock)
-            _install(root, debs, folder / "dpkg.log")
+            sizes = {locked.name: locked.size for locked in lock.debs}
+            # Each package is unpacked, unpacked again by dpkg, and set up.
+            with Progress("base", 3 * sum(sizes.values())) as progress:
+                _prepare(root, debs, store, lock, progress)
+                install(root, debs, lambda name: progress.advance(sizes.get(name, 0)))
             _clean(root)
-            layer = write_layer(folder / "layer", f"debian-{lock.release}", tree_entries(root))
-            store.adopt(folder / "layer", layer.digest)
+            layer = write_layer(work / "layer", f"debian-{lock.release}", tree_entries(root))
+            store.adopt(work / "layer", layer.digest)
         store.write_record("layers", key, vars(layer))
     return layer
 
 
-def _prepare(root: Path, debs: Path, store: Store, lock: BaseLock) -> None:
+def _prepare(root: Path, debs: Path, store: Store, lock: BaseLock, progress: Progress) -> None:
     """Unpack all packages into `root`, with what dpkg needs to start; lay the packages into `debs`.
 
     There they are uncompressed: dpkg would decompress again what has just been.
@@ -129,6 +105,7 @@ def _prepare(root: Path, debs: Path, store: Store, lock: BaseLock) -> None:
             unpacker.unpack(io.BytesIO(package.files), _label(locked))
             name = f"{locked.name}_{locked.architecture}.deb"
             (debs / name).write_bytes(package.plain())
+            progress.advance(locked.size)
     config = root / "etc/dpkg/dpkg.cfg.d/slim"
     config.parent.mkdir(parents=True, exist_ok=True)
     config.write_text(_SLIM)
@@ -149,24 +126,6 @@ def _first_place(name: str) -> str | None:
     """Return where a member goes; what the slim base leaves out is dpkg's to decide on."""
     documents = name.startswith(tuple(f"usr/share/{folder}/" for folder in _LEFT_OUT))
     return None if documents else merge_usr(name)
-
-
-def _install(root: Path, debs: Path, log: Path) -> None:
-    sandbox = Sandbox(
-        root=root,
-        env=_ENVIRONMENT,
-        mounts=(Mount(source=debs, target="/run/debs"),),
-        writable=True,
-        ignore_chown=True,
-    )
-    with log.open("wb") as stream:
-        done = sandbox.run(["/bin/sh", "-c", _INSTALL], stdout=stream, stderr=subprocess.STDOUT)
-    if done.returncode:
-        # dpkg has many words for a full disk, the store has one error.
-        if shutil.disk_usage(root).free < _FULL:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        what = "dpkg could not install the base"
-        raise BuildError(what, "\n".join(log.read_text(errors="replace").splitlines()[-15:]))
 
 
 def _clean(root: Path) -> None:
@@ -192,41 +151,3 @@ def _uncheck(path: Path) -> None:
         raise BuildError(what)
     data[4] = 0b01
     path.write_bytes(data)
-
-
-def tree_entries(root: Path) -> Iterator[Entry]:
-    """Give what is below `root` as entries with the modes that images have.
-
-    Everything is readable for all (clusters run images as any user; facts: Apptainer without root),
-    except /root; set-id bits go; owners are root.
-    """
-    for folder, names, files in os.walk(root):
-        for name in (*names, *files):
-            path = Path(folder, name)
-            status = path.lstat()
-            relative = str(path.relative_to(root))
-            if stat.S_ISLNK(status.st_mode):
-                yield Entry.link(relative, str(path.readlink()), owner="debian")
-            elif stat.S_ISDIR(status.st_mode):
-                yield Entry.directory(relative, _folder_mode(relative, status), owner="debian")
-            elif stat.S_ISREG(status.st_mode):
-                yield _file(path, relative, status)
-            else:
-                what = f"the base holds neither file, folder nor link: /{relative}"
-                raise BuildError(what)
-
-
-def _folder_mode(path: str, status: os.stat_result) -> int:
-    if path == "root":
-        return 0o700
-    return 0o1777 if status.st_mode & stat.S_ISVTX else 0o755
-
-
-def _file(path: Path, relative: str, status: os.stat_result) -> Entry:
-    def chunks() -> Iterator[bytes]:
-        with path.open("rb") as stream:
-            while data := stream.read(CHUNK):
-                yield data
-
-    mode = status.st_mode & 0o755 | 0o644
-    return Entry(path=relative, mode=mode, size=status.st_size, chunks=chunks, owner="debian")

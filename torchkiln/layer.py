@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Final
 
+import isal
 from isal import isal_zlib
 
 from torchkiln.errors import ArchiveError
@@ -31,7 +32,7 @@ _RECORD: Final = tarfile.RECORDSIZE  # tar files end on a multiple of 10240 byte
 # ISA-L picks its code by processor. Level 1 gives the same bytes with SSE4.2, AVX2 and AVX-512 code
 # (measured with `qemu-x86_64 -cpu`), level 3 does not.
 _LEVEL: Final = 1
-CODEC: Final = f"gzip/isal-{_LEVEL}"
+CODEC: Final = f"gzip/isal-{isal.__version__}-{_LEVEL}"
 
 
 @dataclass(frozen=True, kw_only=True)

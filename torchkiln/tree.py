@@ -8,12 +8,12 @@ from __future__ import annotations
 import contextlib
 import os
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import TYPE_CHECKING
 
 from torchkiln.archive import open_gzip
 from torchkiln.errors import ArchiveError
 from torchkiln.lockfile import digest
+from torchkiln.progress import Progress
 from torchkiln.unpack import Unpacker
 
 if TYPE_CHECKING:
@@ -24,13 +24,18 @@ if TYPE_CHECKING:
     from torchkiln.store import Store
 
 
-def layer_tree(store: Store, layer: Layer) -> Path:
-    """Return the folder that holds the unpacked layer, whose blob is checked first."""
+def layer_tree(
+    store: Store, layer: Layer, advance: Callable[[int], object] = lambda _: None
+) -> Path:
+    """Return the folder that holds the unpacked layer, whose blob is checked first.
+
+    `advance` is told of each file's size when it is written.
+    """
     target = store.root / "trees" / layer.diff_id
 
     def fill(folder: Path) -> None:
         with open_gzip(store.checked(layer.digest, layer.name)) as stream:
-            Unpacker(folder).unpack(stream, layer.name)
+            Unpacker(folder, advance=advance).unpack(stream, layer.name)
 
     return _once(store, target, fill)
 
@@ -41,8 +46,10 @@ def image_tree(store: Store, layers: Sequence[Layer]) -> Path:
     target = store.root / "trees" / f"image-{key}"
     if target.is_dir():
         return target
-    with ThreadPoolExecutor() as pool:
-        parts = list(pool.map(partial(layer_tree, store), layers))
+    packed = [layer for layer in layers if not (store.root / "trees" / layer.diff_id).is_dir()]
+    total = sum(layer.unpacked for layer in packed)
+    with Progress("unpacking", total) as progress, ThreadPoolExecutor() as pool:
+        parts = list(pool.map(lambda layer: layer_tree(store, layer, progress.advance), layers))
 
     def fill(folder: Path) -> None:
         for part in parts:

@@ -52,14 +52,21 @@ class _Header(tarfile.TarInfo):
 class Unpacker:
     """Unpacks one or more archives into `root`, which nobody else writes meanwhile.
 
-    `rename` maps a member's name to where it goes, None to leave it out. Owners, times and the bits
-    beyond rwx and sticky are dropped. Directories are made writable for their owner.
+    `rename` maps a member's name to where it goes, None to leave it out; `advance` is told of each
+    file's size when it is written. Owners, times and the bits beyond rwx and sticky are dropped;
+    directories are made writable for their owner.
     """
 
-    def __init__(self, root: Path, rename: Callable[[str], str | None] = lambda name: name) -> None:
+    def __init__(
+        self,
+        root: Path,
+        rename: Callable[[str], str | None] = lambda name: name,
+        advance: Callable[[int], object] = lambda _: None,
+    ) -> None:
         # Paths are strings here: an image has 40,000, and pathlib would take as long as the disk.
         self._root = f"{root}/"
         self._rename = rename
+        self._advance = advance
         self._kinds: dict[str, str] = {}
         self._bytes = 0
 
@@ -103,7 +110,7 @@ class Unpacker:
         if member.isfile():
             source = archive.extractfile(member)
             assert source is not None  # noqa: S101 - a regular file has contents
-            self._file(target, member.mode, source)
+            self._file(target, member, source)
         elif member.issym():
             if not 0 < len(member.linkname.encode()) < _PATH_MAX:
                 raise _refused(label, member.name, "a link to a place that no file system has")
@@ -131,14 +138,15 @@ class Unpacker:
         os.chmod(path, mode & 0o1777 | 0o700)  # noqa: PTH101
         self._kinds[target] = "directory"
 
-    def _file(self, target: str, mode: int, source: IO[bytes]) -> None:
+    def _file(self, target: str, member: tarfile.TarInfo, source: IO[bytes]) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
         handle = os.open(self._root + target, flags, 0o600)
         with os.fdopen(handle, "wb", buffering=0) as stream:
             while data := source.read(_COPY):
                 stream.write(data)
-            os.fchmod(handle, mode & 0o777 | 0o400)
+            os.fchmod(handle, member.mode & 0o777 | 0o400)
         self._kinds[target] = "file"
+        self._advance(member.size)
 
     def _hard_link(self, target: str, linkname: str, label: str) -> None:
         name = linkname.removeprefix("./")

@@ -126,7 +126,7 @@ def test_layer_is_the_same_under_any_umask_clock_locale_folder_and_hash_seed(
 
 
 def test_golden_layer_has_the_bytes_that_were_promised(tmp_path: Path) -> None:
-    """A change of these two is a new `FORMAT` (tar) or a new `CODEC` (gzip), made on purpose."""
+    """A change of these two changes every image that is out there: on purpose only."""
     entries = [
         Entry.text("opt/venv/bin/tool", b"#!/bin/sh\n", mode=0o755),
         Entry.link("opt/venv/bin/python", "/usr/bin/python3.11"),

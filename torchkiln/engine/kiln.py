@@ -136,6 +136,7 @@ def _layer_key(job: Job, group: WheelGroup) -> str:
     return digest(
         [
             recipe(archive, bytecode, compile_wheel, layers, wheels, wheelfile),
+            layers.CODEC,
             environment.prefix,
             environment.python,
             job.python_package,
