@@ -267,7 +267,12 @@ def test_wheel_that_lacks_a_part_of_its_dist_info_is_refused(tmp_path: Path, nam
         "demo/../../../escape.py",
         "/etc/cron.d/x",
         "demo\\..\\x.py",
-        "demo.py\0.txt",
+        pytest.param(
+            "demo.py\0.txt",
+            marks=pytest.mark.skipif(
+                sys.version_info < (3, 11), reason="csv of Python 3.10 writes no NUL into RECORD"
+            ),
+        ),
         "demo//x.py",
         "./demo.py",
         "demo/.wh.torch",
