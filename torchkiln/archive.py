@@ -16,7 +16,8 @@ _READ: Final = 1 << 18
 _OUT: Final = 1 << 20
 _MAX_NAME: Final = 255  # NAME_MAX, in bytes
 _MAX_PATH: Final = 3072  # PATH_MAX is 4096, and the folder that is unpacked into has a path too
-_LOCAL_HEADER: Final = 30  # bytes before name and extra field (APPNOTE.TXT 4.3.7)
+LOCAL_HEADER: Final = 30
+"""Bytes of a member's header before its name and extra field (APPNOTE.TXT 4.3.7)."""
 
 
 def name_fault(name: str) -> str:
@@ -63,8 +64,8 @@ def inflate(path: Path, info: zipfile.ZipInfo) -> Iterator[bytes]:
     """
     with path.open("rb") as stream:
         stream.seek(info.header_offset)
-        header = stream.read(_LOCAL_HEADER)
-        if len(header) != _LOCAL_HEADER or header[:4] != b"PK\3\4":
+        header = stream.read(LOCAL_HEADER)
+        if len(header) != LOCAL_HEADER or header[:4] != b"PK\3\4":
             what = f"no member starts at {info.header_offset}"
             raise zipfile.BadZipFile(what)
         names = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from torchkiln import deb, dpkg, folder, unpack
+from torchkiln import deb, dpkg, folder, seccomp, unpack
 from torchkiln import layer as layers
 from torchkiln.deb import Package, merge_usr, read_package
 from torchkiln.dpkg import install
@@ -64,7 +64,7 @@ _LEFTOVERS: Final = (
 
 def base_key(lock: BaseLock) -> str:
     """Return the key of the base's layer: a hash of all that it is made from."""
-    made_by = recipe(sys.modules[__name__], deb, dpkg, folder, layers, unpack)
+    made_by = recipe(sys.modules[__name__], deb, dpkg, folder, layers, seccomp, unpack)
     return digest([made_by, layers.CODEC, [locked.sha256 for locked in lock.debs]])
 
 

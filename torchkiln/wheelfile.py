@@ -23,7 +23,7 @@ from isal.igzip_lib import IsalError
 from packaging.utils import canonicalize_name, parse_wheel_filename
 from packaging.version import Version
 
-from torchkiln.archive import inflate, member_fault
+from torchkiln.archive import LOCAL_HEADER, inflate, member_fault
 from torchkiln.errors import ArchiveError
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 _MAX_UNPACKED: Final = 32 << 30
 _MAX_RATIO: Final = 200  # torch's wheels unpack to 4 times their size, text at most to 20 times
 _SMALL: Final = 1 << 20  # bytes that are no bomb at any ratio
-_LOCAL_HEADER: Final = 30  # bytes, before name and extra field (APPNOTE.TXT 4.3.7)
 _MAX_TEXT: Final = 64 << 20  # bytes of a file that is read whole; torch's RECORD has 1.2 MB
 # A RECORD of our own replaces the wheel's, which a signature (the other two) would be about.
 _UNLISTED: Final = ("RECORD", "RECORD.jws", "RECORD.p7s")
@@ -123,7 +122,7 @@ class WheelFile:
         for info in sorted(self.members, key=lambda info: info.header_offset):
             if info.header_offset < end:
                 self.refuse("its members overlap", info.filename)
-            end = info.header_offset + _LOCAL_HEADER + info.compress_size
+            end = info.header_offset + LOCAL_HEADER + info.compress_size
             if end > packed:
                 self.refuse("it would end after the end of the file", info.filename)
 

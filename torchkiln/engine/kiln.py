@@ -19,6 +19,7 @@ import installer
 
 from torchkiln import archive, bytecode, compile_wheel, wheelfile
 from torchkiln import layer as layers
+from torchkiln import venv as venvs
 from torchkiln import wheel as wheels
 from torchkiln.base import build_base
 from torchkiln.bytecode import Compiler
@@ -135,7 +136,7 @@ def _layer_key(job: Job, group: WheelGroup) -> str:
     environment = job.venv
     return digest(
         [
-            recipe(archive, bytecode, compile_wheel, layers, wheels, wheelfile),
+            recipe(archive, bytecode, compile_wheel, layers, venvs, wheels, wheelfile),
             layers.CODEC,
             environment.prefix,
             environment.python,
