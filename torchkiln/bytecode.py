@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final
 
-from torchkiln import compile_wheel
+from torchkiln import compile_modules
 from torchkiln.errors import BuildError
 from torchkiln.layer import Entry
 from torchkiln.lockfile import digest
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from torchkiln.wheel import Source, Wheel
 
 _BATCH: Final = 400
-"""Modules that one process compiles: fixed, because the bytes may depend on it."""
+"""Modules that one process compiles."""
 
-_SCRIPT: Final = "/run/compile_wheel.py"
+_SCRIPT: Final = "/run/compile_modules.py"
 _WHEEL: Final = "/run/wheel"
 
 
@@ -51,7 +51,7 @@ class Compiler:
 
     def _compile(self, wheel: Wheel, batch: Sequence[Source]) -> list[Entry]:
         paths = [(source.member, source.path) for source in batch]
-        key = digest([recipe(compile_wheel), self.package, wheel.locked.sha256, paths])
+        key = digest([recipe(compile_modules), self.package, wheel.locked.sha256, paths])
         record = self.store.read_record("bytecode", key)
         if record is None or not self.store.has(record["blob"]):
             record = {"blob": self.store.put(_run(self, wheel, batch))}
@@ -65,7 +65,7 @@ def _run(compiler: Compiler, wheel: Wheel, batch: Iterable[Source]) -> bytes:
         root=compiler.tree,
         env={"PATH": "/usr/bin", "PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8"},
         mounts=(
-            Mount(source=Path(compile_wheel.__file__), target=_SCRIPT),
+            Mount(source=Path(compile_modules.__file__), target=_SCRIPT),
             Mount(source=compiler.store.blob(wheel.locked.sha256), target=_WHEEL),
         ),
     )
@@ -73,7 +73,7 @@ def _run(compiler: Compiler, wheel: Wheel, batch: Iterable[Source]) -> bytes:
         members.write(json.dumps([[part.member, f"/{part.path}"] for part in batch]).encode())
         members.seek(0)
         done = sandbox.run(
-            ["/usr/bin/python3", "-s", "-S", "-B", _SCRIPT, _WHEEL],
+            ["/usr/bin/python3", "-s", "-S", "-B", _SCRIPT, "--wheel", _WHEEL],
             stdin=members,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

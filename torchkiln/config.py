@@ -34,11 +34,15 @@ _DRIVER_FLOOR: Final = {"11": "450.80.02", "12": "525.60.13", "13": "580"}
 
 @dataclass(frozen=True, kw_only=True)
 class ImageConfig:
-    """The runtime configuration of one image."""
+    """The runtime configuration of one image; `created` is a date (RFC 3339)."""
 
     environment: dict[str, str]
     labels: dict[str, str]
     created: str
+    user: str = USER
+    workdir: str = WORKDIR
+    entrypoint: tuple[str, ...] = ENTRYPOINT
+    command: tuple[str, ...] = COMMAND
 
 
 def image_config(
@@ -49,6 +53,19 @@ def image_config(
         environment=environment(variant),
         labels=labels(base, variant, lock, base_lock),
         created=base_lock.date,
+    )
+
+
+def base_config(base_lock: BaseLock) -> ImageConfig:
+    """Return what the base says of itself: no more than Debian's own images do."""
+    return ImageConfig(
+        environment={"PATH": _SYSTEM_PATH},
+        labels={},
+        created=base_lock.date,
+        user="",
+        workdir="",
+        entrypoint=(),
+        command=("bash",),
     )
 
 

@@ -22,7 +22,7 @@ ROOTFS: Final = Path(__file__).parent / "rootfs"
 
 _OWNER: Final = "torchkiln"
 # Where container runtimes put the driver; ldconfig knows them from nvidia.conf.
-_DRIVER_FOLDERS: Final = ("usr/local/nvidia/lib", "usr/local/nvidia/lib64")
+_DRIVER_FOLDERS: Final = ("/usr/local/nvidia/lib", "/usr/local/nvidia/lib64")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,40 +34,91 @@ class ImageFile:
     executable: bool = False
 
 
-def text_files(base: Base, variant: Variant, lock: VariantLock) -> tuple[ImageFile, ...]:
-    """Return what lies in the image beside packages and smoke suite, for either engine."""
+@dataclass(frozen=True, kw_only=True)
+class ImageFolder:
+    """A folder of the image at an absolute `path`."""
+
+    path: str
+    mode: int = 0o755
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageLink:
+    """A symbolic link of the image at an absolute `path`."""
+
+    path: str
+    target: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """What lies in an image beside packages and smoke suite, for either engine."""
+
+    files: tuple[ImageFile, ...]
+    folders: tuple[ImageFolder, ...]
+    links: tuple[ImageLink, ...]
+
+
+def image_contents(base: Base, variant: Variant, lock: VariantLock) -> Contents:
+    """Return what lies in the image of `variant` beside packages and smoke suite."""
+    python = f"/usr/bin/python{base.python}"
+    programs = f"/{PREFIX}/bin"
     files = [
+        # This and the links make the prefix a virtual environment (PEP 405).
+        ImageFile(
+            path=f"/{PREFIX}/pyvenv.cfg",
+            text=f"home = /usr/bin\ninclude-system-site-packages = false\nexecutable = {python}\n",
+        ),
         ImageFile(path=f"/{CONSTRAINTS}", text=constraints(lock)),
         ImageFile(path=f"/{HOME}/image.json", text=description(base, variant, lock)),
+        # Runtimes bind the host's file over this; a read-only root has no room for a new one.
+        ImageFile(path="/etc/resolv.conf", text=""),
+        *_fixed_files(),
     ]
+    # Any uid may write here: a place to work, and a target for a mounted folder.
+    folders = [ImageFolder(path=WORKDIR, mode=0o1777)]
+    if variant.cuda:
+        places = "".join(f"{folder}\n" for folder in _DRIVER_FOLDERS) + "/.singularity.d/libs\n"
+        files.append(ImageFile(path="/etc/ld.so.conf.d/nvidia.conf", text=places))
+        folders += [ImageFolder(path=folder) for folder in _DRIVER_FOLDERS]
+    return Contents(
+        files=tuple(files),
+        folders=tuple(folders),
+        links=(
+            ImageLink(path=f"{programs}/python", target=python),
+            ImageLink(path=f"{programs}/python3", target="python"),
+            ImageLink(path=f"{programs}/python{base.python}", target="python"),
+        ),
+    )
+
+
+def _fixed_files() -> Iterator[ImageFile]:
     for path in sorted(ROOTFS.rglob("*")):
         if path.is_file():
             # The bit in the file's mode: os.access() says no on a file system mounted noexec.
             executable = bool(path.stat().st_mode & stat.S_IXUSR)
             text = path.read_text(encoding="utf-8")
             name = f"/{path.relative_to(ROOTFS)}"
-            files.append(ImageFile(path=name, text=text, executable=executable))
-    if variant.cuda:
-        places = "".join(f"/{folder}\n" for folder in _DRIVER_FOLDERS) + "/.singularity.d/libs\n"
-        files.append(ImageFile(path="/etc/ld.so.conf.d/nvidia.conf", text=places))
-    return tuple(files)
+            yield ImageFile(path=name, text=text, executable=executable)
 
 
 def own_entries(project: Path, base: Base, variant: Variant, lock: VariantLock) -> list[Entry]:
-    """Return the entries of the last layer: the environment's skeleton, the suite, text files."""
-    entries = [*_skeleton(base), *_smoke(project / "smoke")]
-    for file in text_files(base, variant, lock):
-        mode = 0o755 if file.executable else 0o644
-        data = file.text.encode()
-        entries.append(Entry.text(file.path.lstrip("/"), data, mode=mode, owner=_OWNER))
-    if variant.cuda:
-        entries += [Entry.directory(folder, owner=_OWNER) for folder in _DRIVER_FOLDERS]
-    return [
-        *entries,
-        # Any uid may write here: a place to work, and a target for a mounted folder.
-        Entry.directory(WORKDIR.lstrip("/"), 0o1777, owner=_OWNER),
-        # Runtimes bind the host's file over this; a read-only root has no room for a new one.
-        Entry.text("etc/resolv.conf", b"", owner=_OWNER),
+    """Return the entries of the last layer: all that is no package."""
+    own = image_contents(base, variant, lock)
+    entries = [
+        Entry.text(
+            file.path.lstrip("/"),
+            file.text.encode(),
+            mode=0o755 if file.executable else 0o644,
+            owner=_OWNER,
+        )
+        for file in own.files
+    ]
+    entries += [Entry.link(one.path.lstrip("/"), one.target, owner=_OWNER) for one in own.links]
+    entries += [Entry.directory(one.path.lstrip("/"), one.mode, _OWNER) for one in own.folders]
+    return entries + [
+        Entry.text(f"{HOME}/smoke/{path.name}", path.read_bytes(), owner=_OWNER)
+        for path in sorted((project / "smoke").glob("*.py"))
     ]
 
 
@@ -87,24 +138,3 @@ def description(base: Base, variant: Variant, lock: VariantLock) -> str:
         "lock": {"wheels": wheels},
     }
     return json.dumps(body, indent=2, sort_keys=True) + "\n"
-
-
-def _skeleton(base: Base) -> list[Entry]:
-    """Return what makes the prefix a virtual environment (PEP 405)."""
-    python = f"/usr/bin/python{base.python}"
-    config = f"home = /usr/bin\ninclude-system-site-packages = false\nexecutable = {python}\n"
-    return [
-        _text(f"{PREFIX}/pyvenv.cfg", config),
-        Entry.link(f"{PREFIX}/bin/python", python, owner=_OWNER),
-        Entry.link(f"{PREFIX}/bin/python3", "python", owner=_OWNER),
-        Entry.link(f"{PREFIX}/bin/python{base.python}", "python", owner=_OWNER),
-    ]
-
-
-def _smoke(root: Path) -> Iterator[Entry]:
-    for path in sorted(root.glob("*.py")):
-        yield Entry.text(f"{HOME}/smoke/{path.name}", path.read_bytes(), owner=_OWNER)
-
-
-def _text(path: str, text: str) -> Entry:
-    return Entry.text(path, text.encode(), owner=_OWNER)

@@ -12,7 +12,6 @@ import tarfile
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, Final
 
-from torchkiln.config import COMMAND, ENTRYPOINT, USER, WORKDIR, ImageConfig
 from torchkiln.layer import MTIME, Layer
 from torchkiln.lockfile import canonical
 
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from torchkiln.config import ImageConfig
     from torchkiln.store import Store
 
 _OCI: Final = "application/vnd.oci.image"
@@ -140,18 +140,19 @@ def _link(source: Path, target: Path) -> None:
 
 
 def _config(layers: Sequence[Layer], config: ImageConfig) -> dict[str, Any]:
+    runtime = {
+        "User": config.user,
+        "WorkingDir": config.workdir,
+        "Env": [f"{name}={value}" for name, value in sorted(config.environment.items())],
+        "Entrypoint": list(config.entrypoint),
+        "Cmd": list(config.command),
+        "Labels": config.labels,
+    }
     return {
         "architecture": _ARCHITECTURE,
         "os": "linux",
         "created": config.created,
-        "config": {
-            "User": USER,
-            "WorkingDir": WORKDIR,
-            "Env": [f"{name}={value}" for name, value in sorted(config.environment.items())],
-            "Entrypoint": list(ENTRYPOINT),
-            "Cmd": list(COMMAND),
-            "Labels": config.labels,
-        },
+        "config": {name: value for name, value in runtime.items() if value},
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{layer.diff_id}" for layer in layers]},
         "history": [
             {"created": config.created, "created_by": f"torchkiln {layer.name}"} for layer in layers

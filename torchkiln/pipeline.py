@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torchkiln import catalog as catalogs
 from torchkiln import host
+from torchkiln.dockerfile import image_facts
 from torchkiln.engine import kiln
 from torchkiln.engine.kiln import Job, Stopwatch
 from torchkiln.fetch import fetch
@@ -15,7 +16,7 @@ from torchkiln.files import write_atomic
 from torchkiln.lockfile import read_base_lock, read_variant_lock
 from torchkiln.picture import layers_svg
 from torchkiln.progress import say
-from torchkiln.render import image_facts, render
+from torchkiln.render import render
 from torchkiln.sandbox import bubblewrap
 from torchkiln.smoke import last_report, report_folder, smoke
 from torchkiln.store import Store, default_root

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -23,6 +24,11 @@ class WheelGroup:
 
     name: str
     wheels: tuple[LockedWheel, ...]
+
+    @property
+    def folder(self) -> str:
+        """Return the name as folders and a Dockerfile's stages can have it."""
+        return re.sub(r"[^a-z0-9._-]", "-", self.name)
 
 
 def plan_layers(lock: VariantLock) -> tuple[WheelGroup, ...]:

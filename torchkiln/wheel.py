@@ -12,10 +12,11 @@ import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
+from installer.records import Hash, RecordEntry
 from installer.scripts import Script
-from installer.utils import parse_entrypoints
+from installer.utils import Scheme, construct_record_file, parse_entrypoints
 
 from torchkiln.archive import name_fault
 from torchkiln.errors import ArchiveError
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
 
     from torchkiln.lockfile import LockedWheel
     from torchkiln.venv import Venv
-
-INSTALLER: Final = b"torchkiln\n"
-_CSV_QUOTED: Final = frozenset(',"\n')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,76 +61,85 @@ def read_wheel(path: Path, locked: LockedWheel, venv: Venv) -> Wheel:
         raise ArchiveError(what, str(error)) from error
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Placed:
+    """An entry that lies at `path` below the root of its installation scheme."""
+
+    scheme: str
+    path: str
+    entry: Entry
+
+
 class _Installation:
-    """The way of one wheel into one environment."""
+    """The way of one wheel into one environment, the same as that of PyPA's `installer`."""
 
     def __init__(self, file: WheelFile, venv: Venv) -> None:
         self.file = file
         self.venv = venv
+        self._roots = {
+            "purelib": venv.site,
+            "platlib": venv.site,
+            "scripts": f"{venv.prefix}/bin",
+            "headers": f"{venv.headers}/{file.locked.name}",
+            "data": venv.prefix,
+        }
 
     def wheel(self) -> Wheel:
-        entries = []
+        placed = self._scripts()
         sources = []
         for info in self.file.members:
             parts = PurePosixPath(info.filename).parts
             # Shipped bytecode may not match its source (installer refuses it for the same reason).
             if "__pycache__" in parts or info.filename in self.file.replaced:
                 continue
-            target, is_script = self._place(parts)
-            entry = self._entry(info, target, is_script=is_script)
-            entries.append(entry)
+            scheme, path = self._place(parts)
+            target = f"{self._roots[scheme]}/{path}"
+            entry = self._entry(info, target, is_script=scheme == "scripts")
+            placed.append(_Placed(scheme=scheme, path=path, entry=entry))
             if target.endswith(".py") and target.startswith(f"{self.venv.site}/"):
                 sources.append(Source(member=info.filename, path=target))
-        entries += self._scripts()
-        entries.append(self._text(f"{self.venv.site}/{self.file.dist_info}/INSTALLER", INSTALLER))
-        entries.append(self._new_record(entries))
+        entries = [*(one.entry for one in placed), self._new_record(placed)]
         self._check_places(entries)
         sources.sort(key=lambda source: source.path)
         return Wheel(locked=self.file.locked, entries=tuple(entries), sources=tuple(sources))
 
-    def _place(self, parts: tuple[str, ...]) -> tuple[str, bool]:
-        """Return the member's path in the image, and whether it is a script."""
+    def _place(self, parts: tuple[str, ...]) -> tuple[str, str]:
+        """Return the scheme of a member, and its path below the scheme's root."""
         data = f"{self.file.dist_info.removesuffix('.dist-info')}.data"
         if not parts[0].endswith(".data"):
-            return "/".join((self.venv.site, *parts)), False
-        scheme, rest = (parts[1], parts[2:]) if len(parts) > 1 else ("", ())
-        roots = {
-            "purelib": self.venv.site,
-            "platlib": self.venv.site,
-            "scripts": f"{self.venv.prefix}/bin",
-            "headers": f"{self.venv.headers}/{self.file.locked.name}",
-            "data": self.venv.prefix,
-        }
-        if parts[0] != data or scheme not in roots or not rest:
+            return "purelib", "/".join(parts)
+        name, rest = (parts[1], parts[2:]) if len(parts) > 1 else ("", ())
+        scheme = next((known for known in self._roots if known == name), None)
+        if parts[0] != data or scheme is None or not rest:
             self.file.refuse("no such installation scheme", "/".join(parts))
-        target = "/".join((roots[scheme], *rest))
+        target = "/".join((self._roots[scheme], *rest))
         if self.venv.owns(target):
             self.file.refuse("it would replace a part of the environment itself", "/".join(parts))
         top, _, below = target.removeprefix(f"{self.venv.site}/").partition("/")
         if below and top.endswith(".dist-info"):
             self.file.refuse("it would add to what is installed by name", "/".join(parts))
-        return target, scheme == "scripts"
+        return scheme, "/".join(rest)
 
     def _entry(self, info: zipfile.ZipInfo, target: str, *, is_script: bool) -> Entry:
         sha256 = self.file.record.get(info.filename, "")
+        # zipfile keeps the Unix mode in the upper half; of it only the x bit means something.
+        mode = 0o755 if info.external_attr >> 16 & 0o111 else 0o644
         if is_script:
             data = b"".join(self.file.chunks(info, sha256))
             line, _, rest = data.partition(b"\n")
             if line.startswith(b"#!python"):
                 data = f"#!{self.venv.interpreter}\n".encode() + rest
-            return self._text(target, data, mode=0o755)
-        # zipfile keeps the Unix mode in the upper half; of it only the x bit means something.
-        executable = info.external_attr >> 16 & 0o111
+            return self._text(target, data, mode)
         return Entry(
             path=target,
-            mode=0o755 if executable else 0o644,
+            mode=mode,
             size=info.file_size,
             chunks=lambda: self.file.chunks(info, sha256),
             sha256=sha256,
             owner=self.file.locked.file,
         )
 
-    def _scripts(self) -> list[Entry]:
+    def _scripts(self) -> list[_Placed]:
         """Return the programs of `entry_points.txt`."""
         name = "entry_points.txt"
         if not self.file.has_info(name):
@@ -141,16 +148,17 @@ class _Installation:
             points = list(parse_entrypoints(self.file.info_text(name)))
         except (configparser.Error, AssertionError) as error:  # it asserts the form
             self.file.refuse(f"its entry points cannot be read: {error}", name)
-        entries = []
+        scripts = []
         for script, module, attribute, section in points:
             file, data = Script(script, module, attribute, section).generate(
                 self.venv.interpreter, "posix"
             )
-            target = f"{self.venv.prefix}/bin/{file}"
+            target = f"{self._roots['scripts']}/{file}"
             if name_fault(file) or "/" in file or self.venv.owns(target):
                 self.file.refuse("no name for a script", file)
-            entries.append(self._text(target, data, mode=0o755))
-        return entries
+            entry = self._text(target, data, mode=0o755)
+            scripts.append(_Placed(scheme="scripts", path=file, entry=entry))
+        return scripts
 
     def _check_places(self, entries: list[Entry]) -> None:
         seen: set[str] = set()
@@ -159,24 +167,23 @@ class _Installation:
                 self.file.refuse(f"two of its files go to one place: /{entry.path}")
             seen.add(entry.path)
 
-    def _new_record(self, entries: list[Entry]) -> Entry:
-        """Return RECORD as pip would write it, sorted; bytecode is not listed."""
-        rows = []
-        for entry in entries:
-            path = os.path.relpath(f"/{entry.path}", f"/{self.venv.site}")
-            rows.append(f"{_quote(path)},sha256={_base64(entry.sha256)},{entry.size}\n")
+    def _new_record(self, placed: list[_Placed]) -> Entry:
+        """Return RECORD in the order and form of `installer`; bytecode is not listed."""
         own = f"{self.file.dist_info}/RECORD"
-        rows.append(f"{own},,\n")
-        return self._text(f"{self.venv.site}/{own}", "".join(sorted(rows)).encode())
+        records = [(Scheme(one.scheme), _record_entry(one)) for one in placed]
+        records.append((Scheme("purelib"), RecordEntry(own, None, None)))
+        with construct_record_file(records, self._from_site) as stream:
+            return self._text(f"{self.venv.site}/{own}", stream.read())
+
+    def _from_site(self, scheme: Scheme) -> str | None:
+        """Return the way from site-packages to a scheme's root, as a prefix."""
+        root = self._roots[scheme]
+        return None if root == self.venv.site else f"{os.path.relpath(root, self.venv.site)}/"
 
     def _text(self, path: str, data: bytes, mode: int = 0o644) -> Entry:
         return Entry.text(path, data, mode=mode, owner=self.file.locked.file)
 
 
-def _base64(sha256: str) -> str:
-    return base64.urlsafe_b64encode(bytes.fromhex(sha256)).rstrip(b"=").decode()
-
-
-def _quote(path: str) -> str:
-    """Return `path` as a field of a CSV row, quoted as RECORD's readers expect."""
-    return '"' + path.replace('"', '""') + '"' if _CSV_QUOTED & set(path) else path
+def _record_entry(one: _Placed) -> RecordEntry:
+    encoded = base64.urlsafe_b64encode(bytes.fromhex(one.entry.sha256)).rstrip(b"=").decode()
+    return RecordEntry(one.path, Hash("sha256", encoded), one.entry.size)

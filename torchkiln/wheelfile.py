@@ -63,8 +63,7 @@ class WheelFile:
         self.members = [info for info in archive.infolist() if not info.filename.endswith("/")]
         self._check_members()
         self.dist_info = self._find_dist_info()
-        self._unlisted = {f"{self.dist_info}/{name}" for name in _UNLISTED}
-        self.replaced = {*self._unlisted, f"{self.dist_info}/INSTALLER"}
+        self.replaced = {f"{self.dist_info}/{name}" for name in _UNLISTED}
         self._check_identity()
         self.record = self._record()
 
@@ -161,7 +160,7 @@ class WheelFile:
             if path not in names:
                 self.refuse("RECORD names it, the wheel does not hold it", path)
             hashes[path] = _hex(encoded) if algorithm == "sha256" else ""
-        for name in sorted(names - self._unlisted):
+        for name in sorted(names - self.replaced):
             if not hashes.get(name):
                 self.refuse("RECORD has no sha256 for it", name)
         return hashes

@@ -11,7 +11,7 @@ from sandboxes import PYTHONPATH
 
 from torchkiln import contents
 from torchkiln.catalog import Base, Variant
-from torchkiln.contents import constraints, description, own_entries, text_files
+from torchkiln.contents import constraints, description, image_contents, own_entries
 from torchkiln.layer import Entry, complete
 from torchkiln.lockfile import LockedWheel, VariantLock
 
@@ -118,7 +118,7 @@ def test_program_is_executable_also_on_a_file_system_that_runs_nothing(
 ) -> None:
     """A clone on a disk mounted noexec gives the same image."""
     monkeypatch.setattr(os, "access", lambda *_: False)
-    programs = [file.path for file in text_files(BASE, CPU, LOCK) if file.executable]
+    programs = [file.path for file in image_contents(BASE, CPU, LOCK).files if file.executable]
 
     assert ["/opt/torchkiln/bin/entrypoint", "/opt/torchkiln/bin/smoke"] == programs
 
@@ -132,7 +132,7 @@ def test_texts_are_read_as_utf_8_whatever_the_locale(
     monkeypatch.setattr("locale.getencoding", lambda: "latin-1", raising=False)
 
     assert "grüße\n" == next(
-        file.text for file in text_files(BASE, CPU, LOCK) if file.path == "/etc/motd"
+        file.text for file in image_contents(BASE, CPU, LOCK).files if file.path == "/etc/motd"
     )
 
 
@@ -151,9 +151,9 @@ def test_places_of_the_driver_are_in_cuda_images_only(project: Path) -> None:
     assert not [name for name in layer(project) if "nvidia" in name]
 
 
-def test_each_text_ends_with_a_newline_and_is_unix() -> None:
-    for file in text_files(BASE, CUDA, LOCK):
-        assert file.text.endswith("\n")
+def test_each_text_that_is_not_empty_ends_with_a_newline_and_is_unix() -> None:
+    for file in image_contents(BASE, CUDA, LOCK).files:
+        assert file.text.endswith("\n") or not file.text
         assert "\r" not in file.text
         assert file.path.startswith("/")
 

@@ -15,9 +15,12 @@ from functools import partial
 from importlib.metadata import Distribution
 from pathlib import Path, PurePosixPath
 
+import installer
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from installer.destinations import SchemeDictionaryDestination
+from installer.sources import WheelFile as InstallerWheel
 from wheels import CODE, SITE, VENV, Draft, contents, layer_of, listing, outcome, patched, row
 
 from torchkiln.errors import ArchiveError
@@ -76,7 +79,8 @@ def test_script_for_python_gets_the_interpreter_of_the_image(
     tmp_path: Path, shipped: bytes, expected: bytes
 ) -> None:
     name = "demo-1.0.data/scripts/tool"
-    _, path = layer_of(tmp_path, Draft(members={name: shipped}).read(tmp_path))
+    draft = Draft(members={name: shipped}, modes={name: 0o100755})
+    _, path = layer_of(tmp_path, draft.read(tmp_path))
 
     assert expected == contents(path)[f"{BIN}/tool"]
     assert 0o755 == listing(path)[f"{BIN}/tool"].mode
@@ -130,18 +134,59 @@ def test_record_of_the_image_holds_for_whoever_checks_it(tmp_path: Path) -> None
             assert (root / name).stat().st_size == file.size
 
 
-def test_record_is_sorted_and_ends_each_row_alike(tmp_path: Path) -> None:
-    lines = made(tmp_path, Draft())[f"{INFO}/RECORD"].decode().splitlines(keepends=True)
+WITH_EVERYTHING = Draft(
+    members={
+        "demo/__init__.py": CODE,
+        "demo/a.b": b"sorts before the slash",
+        "demo/a/b": b"sorts after the dot",
+        'demo/"quoted", here': b"",
+        "demo-1.0.dist-info/INSTALLER": b"somebody\n",
+        "demo-1.0.data/scripts/zz": b"#!python\nprint()\n",
+        "demo-1.0.data/scripts/plain": b"#!/bin/sh\n",
+        "demo-1.0.data/headers/demo.h": b"int demo;\n",
+        "demo-1.0.data/data/share/demo.txt": b"text\n",
+        "demo-1.0.data/purelib/late.py": b"",
+    },
+    entry_points="[console_scripts]\ntool = demo:main\n[gui_scripts]\nwindow = demo:main\n",
+    modes={"demo/a.b": 0o100755, "demo-1.0.data/scripts/zz": 0o100755},
+)
 
-    assert sorted(lines) == lines
-    assert "demo-1.0.dist-info/RECORD,,\n" in lines
-    assert all(line.endswith("\n") and not line.endswith("\r\n") for line in lines)
+
+def by_installer(folder: Path, wheel: Path) -> dict[str, tuple[bytes, bool]]:
+    """Return what PyPA's `installer` writes: bytes, and whether they can be executed, by path."""
+    schemes = {
+        "purelib": f"/{SITE}",
+        "platlib": f"/{SITE}",
+        "scripts": "/opt/venv/bin",
+        "headers": f"/{VENV.headers}/demo",
+        "data": "/opt/venv",
+    }
+    destination = SchemeDictionaryDestination(
+        schemes,
+        interpreter=VENV.interpreter,
+        script_kind="posix",
+        bytecode_optimization_levels=(),
+        destdir=str(folder),
+    )
+    with InstallerWheel.open(wheel) as source:
+        installer.install(source, destination, {})
+    return {
+        str(path.relative_to(folder)): (path.read_bytes(), bool(path.stat().st_mode & 0o111))
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
-def test_installer_is_torchkiln_also_where_the_wheel_says_otherwise(tmp_path: Path) -> None:
-    draft = Draft(members={"demo-1.0.dist-info/INSTALLER": b"pip\n"})
+def test_a_wheel_becomes_what_installer_makes_of_it(tmp_path: Path) -> None:
+    """Both engines install alike: the Dockerfile runs `python -m installer`."""
+    wheel = WITH_EVERYTHING.read(tmp_path)
+    found = {
+        entry.path: (b"".join(entry.chunks()), entry.mode == 0o755)
+        for entry in wheel.entries
+        if entry.chunks
+    }
 
-    assert b"torchkiln\n" == made(tmp_path, draft)[f"{INFO}/INSTALLER"]
+    assert by_installer(tmp_path / "installed", tmp_path / WITH_EVERYTHING.file) == found
 
 
 def test_signatures_of_the_record_that_is_replaced_are_left_out(tmp_path: Path) -> None:

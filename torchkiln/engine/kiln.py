@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import installer
 
-from torchkiln import archive, bytecode, compile_wheel, wheelfile
+from torchkiln import archive, bytecode, compile_modules, wheelfile
 from torchkiln import layer as layers
 from torchkiln import venv as venvs
 from torchkiln import wheel as wheels
@@ -136,7 +136,7 @@ def _layer_key(job: Job, group: WheelGroup) -> str:
     environment = job.venv
     return digest(
         [
-            recipe(archive, bytecode, compile_wheel, layers, venvs, wheels, wheelfile),
+            recipe(archive, bytecode, compile_modules, layers, venvs, wheels, wheelfile),
             layers.CODEC,
             environment.prefix,
             environment.python,
