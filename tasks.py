@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from invoke.exceptions import Exit
 from invoke.tasks import task
 
-from torchkiln import bootstrap, catalog, lock, pipeline, render, reports, reproduce, verify
-from torchkiln.errors import DriftError, KilnError, SandboxError, VerifyError
-from torchkiln.image import write_archive
+from torchkiln import bootstrap, catalog, commands, lock, pipeline, render, reports
+from torchkiln.commands import BuildOptions, Where
+from torchkiln.engine import commands as engines
+from torchkiln.errors import DifferenceError, DriftError, KilnError, VerifyError
+from torchkiln.image_archive import write_archive
+from torchkiln.image_diff import as_json as diff_as_json
+from torchkiln.image_diff import image_diff
+from torchkiln.origin import read_image
 from torchkiln.run import RunOptions
-from torchkiln.run import run as run_image
-from torchkiln.smoke import smoke as smoke_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +34,10 @@ ROOT = Path(__file__).resolve().parent
 _WHICH = {
     "cpu": "the CPU variant",
     "cuda": "a CUDA variant: 117, 11.7 or cu117",
+}
+_WHERE = {
+    "engine": "where it runs: kiln (the sandbox, by default), docker, podman",
+    "gpus": "GPUs of Docker or Podman: all, or 0,1",
 }
 _Task = TypeVar("_Task", bound="Callable[..., Any]")
 
@@ -103,55 +110,69 @@ def fetch(c: Context, cpu: bool = False, cuda: str = "") -> None:
 
 
 @task(
+    optional=["load"],
     help={
         **_WHICH,
+        "engine": "what builds: kiln (by default), or docker (BuildKit, from the Dockerfile)",
+        "builder": "the builder of buildx that the engine docker uses",
+        "load": "put the image into Docker; --load=podman: into Podman",
         "smoke": "run the smoke suite on the image (default)",
         "verify": "build again from nothing in a second store and compare",
         "json": "print one JSON object on stdout",
-    }
+    },
 )
 @_expected
 def build(
     c: Context,
     cpu: bool = False,
     cuda: str = "",
+    engine: str = "kiln",
+    builder: str = "",
+    load: str | bool = "",
     smoke: bool = True,
     verify: bool = False,
     json: bool = False,
 ) -> None:
     """Build an image from its lock and see that it trains."""
     project, variant = _selected(cpu, cuda)
-    report = pipeline.build(project, variant, with_smoke=smoke)
-    if verify:
-        reproduce.rebuild_and_compare(project, variant, report.image)
+    into = "docker" if load is True else load or ""
+    options = BuildOptions(engine=engine, builder=builder, load=into, smoke=smoke, verify=verify)
+    report = commands.build(project, variant, options)
     print(reports.as_json(report) if json else reports.built(report))
 
 
-@task(help={**_WHICH, "json": "print the suite's report"})
+@task(help={**_WHICH, **_WHERE, "json": "print the suite's report"})
 @_expected
-def smoke(c: Context, cpu: bool = False, cuda: str = "", json: bool = False) -> None:
+def smoke(
+    c: Context,
+    cpu: bool = False,
+    cuda: str = "",
+    engine: str = "kiln",
+    gpus: str = "",
+    json: bool = False,
+) -> None:
     """Run the smoke suite in an image."""
-    project, variant = _selected(cpu, cuda)
-    report = smoke_image(project.store, pipeline.built_image(project, variant))
+    report = commands.smoke(*_selected(cpu, cuda), Where(engine=engine, gpus=gpus))
     print(_json(report.document) if json else report.table)
 
 
-@task(name="verify", help=_WHICH)
+@task(name="verify", help={**_WHICH, **_WHERE})
 @_expected
-def verify_(c: Context, cpu: bool = False, cuda: str = "") -> None:
+def verify_(
+    c: Context, cpu: bool = False, cuda: str = "", engine: str = "kiln", gpus: str = ""
+) -> None:
     """Assert what an image holds and promises."""
-    project, variant = _selected(cpu, cuda)
-    image = pipeline.built_image(project, variant)
-    print(verify.verify(pipeline.job(project, variant), image).output)
+    print(commands.verify(*_selected(cpu, cuda), Where(engine=engine, gpus=gpus)).output)
 
 
 @task(
     iterable=["mount"],
     help={
         **_WHICH,
+        **_WHERE,
         "mount": "a folder of the host, HOST[:TARGET][:rw], more than once",
         "network": "let the command use the network",
-        "uid": "the user id in the sandbox",
+        "uid": "the user id that it runs as",
     },
 )
 @_expected
@@ -160,11 +181,15 @@ def run(
     mount: list[str],
     cpu: bool = False,
     cuda: str = "",
+    engine: str = "kiln",
+    gpus: str = "",
     network: bool = False,
     uid: int = 1000,
 ) -> None:
     """Run a command in an image: `run --cpu -- COMMAND`."""
-    _run(cpu, cuda, _after_dashes(), RunOptions(mounts=tuple(mount), network=network, uid=uid))
+    options = RunOptions(mounts=tuple(mount), network=network, uid=uid)
+    where = Where(engine=engine, gpus=gpus)
+    _exit(commands.run(*_selected(cpu, cuda), where, _after_dashes(), options))
 
 
 @task(iterable=["mount"], help=run.help)
@@ -174,23 +199,55 @@ def shell(
     mount: list[str],
     cpu: bool = False,
     cuda: str = "",
+    engine: str = "kiln",
+    gpus: str = "",
     network: bool = False,
     uid: int = 1000,
 ) -> None:
     """Start a shell in an image."""
     options = RunOptions(mounts=tuple(mount), network=network, uid=uid, interactive=True)
-    _run(cpu, cuda, ["/bin/bash"], options)
+    where = Where(engine=engine, gpus=gpus)
+    _exit(commands.run(*_selected(cpu, cuda), where, ["/bin/bash"], options))
 
 
-def _run(cpu: bool, cuda: str, argv: list[str], options: RunOptions) -> None:
-    if not argv:
-        what = "no command to run"
-        raise SandboxError(what, hint="./kiln run --cpu -- python --version")
-    project, variant = _selected(cpu, cuda)
-    code = run_image(project.store, pipeline.built_image(project, variant), argv, options)
+def _exit(code: int) -> None:
+    """End with the exit code of a command that ran, without a word."""
     if code:
         message = ""
         raise Exit(message, code)
+
+
+@task(
+    positional=["first", "second"],
+    help={
+        "first": "an image: cpu@kiln, cpu@docker, debian:bookworm@podman, a layout, an archive",
+        "second": "another",
+        "json": "print all differences as one JSON object",
+    },
+)
+@_expected
+def diff(c: Context, first: str, second: str, json: bool = False) -> None:
+    """Compare two images path by path, wherever they are."""
+    project = pipeline.open_project(ROOT)
+    found = image_diff(read_image(project, first), read_image(project, second))
+    print(_json(diff_as_json(found)) if json else reports.compared(found, first, second))
+    if not found.same:
+        what = f"the images differ: `{first}` and `{second}`"
+        raise DifferenceError(what)
+
+
+@task(
+    help={
+        **_WHICH,
+        "engine": "which engine's image: docker (by default), podman",
+        "to": "its name there: REGISTRY/REPOSITORY:TAG",
+    }
+)
+@_expected
+def push(c: Context, to: str, cpu: bool = False, cuda: str = "", engine: str = "docker") -> None:
+    """Push an engine's image to a registry and print its digest there."""
+    project, variant = _selected(cpu, cuda)
+    print(f"{to}@{engines.push(project, variant, engine, to)}")
 
 
 @task(help={**_WHICH, "output": "the archive's path, - for stdout"})

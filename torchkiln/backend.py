@@ -1,4 +1,4 @@
-"""A testinfra backend that runs commands in an unpacked image, in the sandbox."""
+"""Hosts for testinfra: an unpacked image in the sandbox, and containers of an engine."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from testinfra.backend.base import (  # type: ignore[import-untyped]
     BaseBackend,
     CommandResult,
 )
-from testinfra.host import Host  # type: ignore[import-untyped]
+from testinfra.host import Host, get_host  # type: ignore[import-untyped]
 
 if TYPE_CHECKING:
     from torchkiln.sandbox import Sandbox
 
 
-__all__ = ["Host", "SandboxBackend", "host"]
+__all__ = ["Host", "SandboxBackend", "container_host", "host"]
 
 
 class SandboxBackend(BaseBackend):  # type: ignore[misc]
@@ -43,3 +43,8 @@ class SandboxBackend(BaseBackend):  # type: ignore[misc]
 def host(sandbox: Sandbox) -> Host:
     """Return testinfra's host for an image; its modules run in `sandbox`."""
     return Host(SandboxBackend(sandbox))
+
+
+def container_host(engine: str, container: str) -> Host:
+    """Return testinfra's own host for a running container of `docker` or `podman`."""
+    return get_host(f"{engine}://{container}")

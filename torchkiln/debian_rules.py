@@ -14,6 +14,7 @@ from debian.deb822 import Deb822
 from torchkiln.config import HOME, PREFIX
 from torchkiln.layer_rules import source_of
 from torchkiln.listing import DIRECTORY, FILE
+from torchkiln.packages import listed_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 _DPKG: Final = "var/lib/dpkg"
 _PATH_RULE: Final = re.compile(r"^path-(exclude|include)[ =](.+)$", re.MULTILINE)
-_MERGED: Final = re.compile(r"(bin|sbin|lib|lib32|lib64|libx32)/")
 # Written by maintainer scripts, so in no package's list. Anything new here is looked at first.
 _CONFIGURED: Final = re.compile(
     r"""(bin|sbin|lib|lib64)
@@ -105,12 +105,10 @@ def excluded_files(image: ImageListing) -> list[str]:
 
 
 def _listed(image: ImageListing) -> Iterator[str]:
-    """Give the paths of all packages' lists where they lie since the merge of /usr."""
-    for path, one in image.members.items():
+    """Give the paths of all packages' lists."""
+    for path in image.members:
         if path.startswith(f"{_DPKG}/info/") and path.endswith(".list"):
-            for line in one.text.splitlines():
-                name = line.lstrip("/").removeprefix(".")
-                yield f"usr/{name}" if _MERGED.match(name) else name
+            yield from listed_files(image, path)
 
 
 def _path_rules(image: ImageListing) -> list[tuple[bool, re.Pattern[str]]]:

@@ -102,3 +102,15 @@ class ReproducibilityError(KilnError):
     """Two builds of one lock differ."""
 
     exit_code = 21
+
+
+class EngineError(KilnError):
+    """Docker or Podman is absent, does not answer, or could not do what it was asked."""
+
+    exit_code = 22
+
+
+class DifferenceError(KilnError):
+    """Two images that were compared are not the same."""
+
+    exit_code = 23

@@ -1,4 +1,4 @@
-"""An image from layers: OCI config, manifest, layout (image-spec 1.1), and an archive for Docker.
+"""An image from layers: OCI config, manifest and layout (image-spec 1.1).
 
 The layout also holds Docker's `manifest.json`, so that a tar of it loads into every Docker: those
 with the containerd store read `index.json`, older ones only know `manifest.json`.
@@ -6,13 +6,11 @@ with the containerd store read `index.json`, older ones only know `manifest.json
 
 from __future__ import annotations
 
-import os
-import shutil
-import tarfile
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from torchkiln.layer import MTIME, Layer
+from torchkiln.files import link_or_copy
+from torchkiln.image_archive import image_names
 from torchkiln.lockfile import canonical
 
 if TYPE_CHECKING:
@@ -20,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from torchkiln.config import ImageConfig
+    from torchkiln.layer import Layer
     from torchkiln.store import Store
 
 _OCI: Final = "application/vnd.oci.image"
@@ -33,13 +32,15 @@ REPOSITORY: Final = "torchkiln"
 class Image:
     """An image in a store.
 
-    `digest` is the manifest's sha256 (hex) and the image's identity; `layout` is an OCI layout
-    directory; `environment` is what its processes start with.
+    `digest` is the manifest's sha256 (hex) and the image's identity, `config` that of the config,
+    by which some engines name it; `layout` is an OCI layout directory; `environment` is what its
+    processes start with.
     """
 
     variant: str
     reference: str
     digest: str
+    config: str
     layout: Path
     layers: tuple[Layer, ...]
     environment: dict[str, str]
@@ -76,30 +77,11 @@ def write_image(store: Store, variant: str, layers: Sequence[Layer], config: Ima
         variant=variant,
         reference=reference,
         digest=digest,
+        config=config_digest,
         layout=layout,
         layers=tuple(layers),
         environment=config.environment,
     )
-
-
-def write_archive(layout: Path, stream: IO[bytes]) -> None:
-    """Write the layout as a tar that `docker load` and `podman load` take.
-
-    It is the same bytes each time. The small files come first, so that a reader knows what follows.
-    """
-    names = ["oci-layout", "index.json", "manifest.json"]
-    names += sorted(f"blobs/sha256/{path.name}" for path in (layout / "blobs/sha256").iterdir())
-    with tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as archive:
-        for name in ("blobs", "blobs/sha256"):
-            info = tarfile.TarInfo(name)
-            info.type, info.mtime, info.mode = tarfile.DIRTYPE, MTIME, 0o755
-            archive.addfile(info)
-        for name in names:
-            path = layout / name
-            info = tarfile.TarInfo(name)
-            info.size, info.mtime, info.mode = path.stat().st_size, MTIME, 0o644
-            with path.open("rb") as source:
-                archive.addfile(info, source)
 
 
 def _write_layout(
@@ -108,7 +90,7 @@ def _write_layout(
     made = folder / "layout"
     (made / _BLOBS).mkdir(parents=True)
     for digest in blobs:
-        _link(store.blob(digest), made / _BLOBS / digest)
+        link_or_copy(store.blob(digest), made / _BLOBS / digest)
     for name, data in texts.items():
         (made / name).write_bytes(data)
     store.make(layout.parent)
@@ -123,20 +105,13 @@ def _renew(store: Store, layout: Path, blobs: Sequence[str], folder: Path) -> No
     for digest in blobs:
         source, target = store.blob(digest), layout / _BLOBS / digest
         if not target.exists() or _state(source) != _state(target):
-            _link(source, folder / digest)
+            link_or_copy(source, folder / digest)
             (folder / digest).replace(target)
 
 
 def _state(path: Path) -> tuple[int, int]:
     status = path.stat()
     return status.st_size, status.st_mtime_ns
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # a file system without hard links, or with too many to this file
-        shutil.copy2(source, target)
 
 
 def _config(layers: Sequence[Layer], config: ImageConfig) -> dict[str, Any]:
@@ -174,17 +149,12 @@ def _manifest(layers: Sequence[Layer], config_digest: str, config_size: int) -> 
 
 
 def _index(digest: str, size: int, reference: str) -> dict[str, Any]:
-    names = {
-        "org.opencontainers.image.ref.name": reference.partition(":")[2],
-        # containerd, and so Docker's new store, takes the full name from here.
-        "io.containerd.image.name": f"docker.io/library/{reference}",
-    }
     platform = {"architecture": _ARCHITECTURE, "os": "linux"}
     descriptor = _descriptor(f"{_OCI}.manifest.v1+json", digest, size)
     return {
         "schemaVersion": 2,
         "mediaType": f"{_OCI}.index.v1+json",
-        "manifests": [descriptor | {"annotations": names, "platform": platform}],
+        "manifests": [descriptor | {"annotations": image_names(reference), "platform": platform}],
     }
 
 

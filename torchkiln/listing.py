@@ -1,59 +1,26 @@
-"""What an image is made of, read from the tars of its OCI layout, each of them once.
+"""What an image holds: the members of its layers, and what a container sees of them.
 
-An unpacked tree has lost owners, times and header formats, so rules about these need the tars. In
-the same pass every digest is recomputed and every file hashed.
+An unpacked tree has lost owners, times and header formats, so rules about these need the tars.
+`torchkiln.image_reader` reads them.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
-import os
 import posixpath
-import re
-import tarfile
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, Any, Final, cast
-
-from isal import igzip
-from isal.igzip_lib import IsalError
-
-from torchkiln.errors import ArchiveError
-from torchkiln.layer import CHUNK
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any, Final, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
 
 FILE: Final = "file"
 DIRECTORY: Final = "directory"
 SYMLINK: Final = "symbolic link"
 HARD_LINK: Final = "hard link"
-_KINDS: Final = {
-    tarfile.REGTYPE: FILE,
-    tarfile.AREGTYPE: FILE,
-    tarfile.DIRTYPE: DIRECTORY,
-    tarfile.SYMTYPE: SYMLINK,
-    tarfile.LNKTYPE: HARD_LINK,
-    tarfile.CHRTYPE: "character device",
-    tarfile.BLKTYPE: "block device",
-    tarfile.FIFOTYPE: "named pipe",
-}
-# The few files whose text some rule reads; of bytecode only its header (PEP 552).
-_READ: Final = re.compile(
-    r"""etc/(passwd|machine-id|ld\.so\.conf(\.d/[^/]+)?|dpkg/dpkg\.cfg\.d/[^/]+)
-    |var/lib/dpkg/(status|info/[^/]+\.list)
-    |opt/torchkiln/.+
-    |opt/venv/pyvenv\.cfg
-    |.+\.dist-info/(METADATA|RECORD)
-    |.+/torch/version\.py""",
-    re.VERBOSE,
-)
-_PYC_HEADER: Final = 16
-_BUFFER: Final = 1 << 16  # tarfile copies what is left of it for each member it reads
+WHITEOUT: Final = ".wh."
+_OPAQUE: Final = ".wh..wh..opq"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +70,10 @@ class LayerListing:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageListing:
-    """An image: the documents of its layout and what its layers hold."""
+    """An image: its documents and what its layers hold.
+
+    Docker's own archives have no index and no manifest: both are empty then.
+    """
 
     index: dict[str, Any]
     manifest: dict[str, Any]
@@ -112,8 +82,8 @@ class ImageListing:
 
     @cached_property
     def members(self) -> dict[str, Member]:
-        """Return what a container sees, by path: a later layer's member hides an earlier one's."""
-        return {member.path: member for layer in self.layers for member in layer.members}
+        """Return what a container sees, by path."""
+        return _merged(self.layers)
 
     @property
     def runtime(self) -> dict[str, Any]:
@@ -139,125 +109,34 @@ class ImageListing:
         return None
 
 
-def read_layout(layout: Path) -> ImageListing:
-    """Return what the one image of an OCI layout directory holds.
+def _merged(layers: Iterable[LayerListing]) -> dict[str, Member]:
+    """Apply the layers in order (OCI image spec, layer.md).
 
-    Raises `ArchiveError` for a layout that cannot be read; digests are compared by rules, not here.
+    A later member hides an earlier one, a whiteout removes one, an opaque one all that a folder had
+    in earlier layers. A hard link becomes the file that it is another name of.
     """
-    try:
-        index = json.loads((layout / "index.json").read_bytes())
-        manifest = _document(layout, index["manifests"][0])
-        config = _document(layout, manifest["config"])
-        layers = _layers(layout, manifest["layers"])
-    except (tarfile.TarError, IsalError, EOFError) as error:  # type: ignore[misc] # an instance in isal's stub
-        what = f"a layer of this image is broken: {layout}"
-        raise ArchiveError(what, str(error)) from error
-    except (OSError, ValueError, KeyError) as error:
-        what = f"this is no OCI layout of an image: {layout}"
-        raise ArchiveError(what, repr(error)) from error
-    return ImageListing(index=index, manifest=manifest, config=config, layers=layers)
+    found: dict[str, Member] = {}
+    for layer in layers:
+        for member in layer.members:
+            parent, _, name = member.path.rpartition("/")
+            if name == _OPAQUE:
+                _remove_below(found, parent)
+            elif name.startswith(WHITEOUT):
+                gone = posixpath.join(parent, name.removeprefix(WHITEOUT))
+                found.pop(gone, None)
+                _remove_below(found, gone)
+        for member in layer.members:
+            if member.name.startswith(WHITEOUT):
+                continue
+            before = found.get(member.path)
+            if before and before.kind == DIRECTORY and member.kind != DIRECTORY:
+                _remove_below(found, member.path)
+            original = found.get(member.target) if member.kind == HARD_LINK else None
+            found[member.path] = replace(original, path=member.path) if original else member
+    return found
 
 
-def _layers(layout: Path, descriptors: Sequence[dict[str, Any]]) -> tuple[LayerListing, ...]:
-    """Read the layers in parallel, the largest first."""
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        largest_first = sorted(descriptors, key=lambda entry: -entry["size"])
-        reading = {entry["digest"]: pool.submit(_layer, layout, entry) for entry in largest_first}
-        return tuple(reading[entry["digest"]].result() for entry in descriptors)
-
-
-def _blob(layout: Path, descriptor: dict[str, Any]) -> Path:
-    algorithm, _, value = str(descriptor["digest"]).partition(":")
-    return layout / "blobs" / algorithm / value
-
-
-def _document(layout: Path, descriptor: dict[str, Any]) -> dict[str, Any]:
-    data = _blob(layout, descriptor).read_bytes()
-    if f"sha256:{hashlib.sha256(data).hexdigest()}" != descriptor["digest"]:
-        message = f"the bytes are not those of their digest: {descriptor['digest']}"
-        raise ValueError(message)
-    return cast("dict[str, Any]", json.loads(data))
-
-
-def _layer(layout: Path, descriptor: dict[str, Any]) -> LayerListing:
-    with _blob(layout, descriptor).open("rb") as stream:
-        gzip_header = stream.read(10)
-        stream.seek(0)
-        blob = _Hashing(stream)
-        with igzip.open(blob) as unzipped:  # type: ignore[no-untyped-call]
-            tar = _Hashing(unzipped)
-            with tarfile.open(fileobj=tar, mode="r|", bufsize=_BUFFER) as archive:
-                members = tuple(_member(archive, info) for info in archive)
-            tar.drain()
-        blob.drain()
-    name = descriptor.get("annotations", {}).get("io.torchkiln.layer", descriptor["digest"][:19])
-    return LayerListing(
-        name=name,
-        members=members,
-        digest=blob.sha256.hexdigest(),
-        diff_id=tar.sha256.hexdigest(),
-        size=blob.size,
-        gzip_header=gzip_header,
-    )
-
-
-def _member(archive: tarfile.TarFile, info: tarfile.TarInfo) -> Member:
-    path = info.name.removeprefix("./").strip("/")
-    sha256, data = _contents(archive, info, path)
-    # tarfile swallows GNU's long names; the header that it skipped for them shows in the offsets.
-    long = info.offset_data - info.offset > tarfile.BLOCKSIZE and not info.pax_headers
-    return Member(
-        path="" if path == "." else path,
-        kind=_KINDS.get(info.type, f"type {info.type!r}"),
-        mode=info.mode,
-        uid=info.uid,
-        gid=info.gid,
-        owner=info.uname,
-        group=info.gname,
-        mtime=info.mtime,
-        size=info.size,
-        target=info.linkname,
-        sha256=sha256,
-        data=data,
-        extensions=(*sorted(info.pax_headers), *(["GNU"] if long or info.issparse() else [])),
-    )
-
-
-def _contents(
-    archive: tarfile.TarFile, info: tarfile.TarInfo, path: str
-) -> tuple[str, bytes | None]:
-    """Return a file's sha256, and its bytes if a rule reads them."""
-    stream = archive.extractfile(info) if info.isreg() else None
-    if stream is None:
-        return "", None
-    keep = _PYC_HEADER if path.endswith(".pyc") else info.size if _READ.fullmatch(path) else 0
-    sha256 = hashlib.sha256()
-    data = b""
-    while chunk := stream.read(CHUNK):
-        sha256.update(chunk)
-        if len(data) < keep:
-            data = (data + chunk)[:keep]
-    return sha256.hexdigest(), data if keep else None
-
-
-class _Hashing(io.RawIOBase):
-    """A stream of which all that is read is hashed."""
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
-        self.sha256 = hashlib.sha256()
-        self.size = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        size: int = self._stream.readinto(buffer)  # type: ignore[attr-defined]
-        self.sha256.update(buffer[:size])
-        self.size += size
-        return size
-
-    def drain(self) -> None:
-        """Read to the end: readers stop at the last member, the padding behind it counts too."""
-        while self.read(CHUNK):
-            pass
+def _remove_below(found: dict[str, Member], folder: str) -> None:
+    prefix = f"{folder}/" if folder else ""
+    for path in [path for path in found if path.startswith(prefix) and path]:
+        del found[path]

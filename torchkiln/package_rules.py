@@ -6,7 +6,6 @@ Each is a pure function over an image's listing and a lock and returns the viola
 from __future__ import annotations
 
 import base64
-import os
 import re
 from collections import defaultdict
 from email.parser import HeaderParser
@@ -17,6 +16,7 @@ from packaging.utils import canonicalize_name
 
 from torchkiln.layer_rules import source_of
 from torchkiln.listing import DIRECTORY, FILE
+from torchkiln.packages import recorded_files
 
 if TYPE_CHECKING:
     from torchkiln.listing import ImageListing, Member
@@ -51,7 +51,7 @@ def wheel_faults(image: ImageListing, wheel: LockedWheel, venv: Venv) -> list[st
     metadata = image.members[f"{found[0]}/METADATA"]
     version = HeaderParser().parsestr(metadata.text)["Version"]
     faults = [] if version == wheel.version else [f"{wheel.name}: has version {version}"]
-    for path, value in _record(image, found[0], venv):
+    for path, value in recorded_files(image, found[0]):
         one = image.members.get(path)
         if one is None or one.kind != FILE:
             faults.append(f"/{path}: is missing")
@@ -92,7 +92,7 @@ def unlocked_wheels(image: ImageListing, lock: VariantLock, venv: Venv) -> list[
     known = {f"{venv.prefix}/{path}" for path in skeleton}
     for paths in folders.values():
         for folder in paths:
-            known |= {path for path, _ in _record(image, folder, venv)}
+            known |= {path for path, _ in recorded_files(image, folder)}
     return faults + [
         f"/{path}: belongs to no package"
         for path, one in image.members.items()
@@ -111,13 +111,6 @@ def _dist_infos(image: ImageListing, venv: Venv) -> dict[str, list[str]]:
             title = HeaderParser().parsestr(image.members[path].text)["Name"]
             found[canonicalize_name(title or "")].append(folder)
     return found
-
-
-def _record(image: ImageListing, folder: str, venv: Venv) -> list[tuple[str, str]]:
-    """Return the path in the image and the hash of each row of RECORD."""
-    record = image.members.get(f"{folder}/RECORD")
-    rows = parse_record_file(record.text.splitlines()) if record else []
-    return [(os.path.normpath(f"{venv.site}/{path}"), value) for path, value, _ in rows]
 
 
 def cuda_build(image: ImageListing, cuda: str | None, venv: Venv) -> list[str]:

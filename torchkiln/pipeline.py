@@ -78,12 +78,16 @@ def job(project: Project, variant: Variant) -> Job:
 
 def assemble(project: Project, variant: Variant, watch: Stopwatch) -> Image:
     """Return the image of `variant`, fetching and building what the store lacks."""
-    work = job(project, variant)
+    prepare(project, variant, watch)
+    return kiln.build(job(project, variant), watch)
+
+
+def prepare(project: Project, variant: Variant, watch: Stopwatch) -> None:
+    """See that this machine can build `variant`, and bring what it is made from into the store."""
     with watch.stage("check"):
-        _check_host(project, kiln.space_needed(work))
+        _check_host(project, kiln.space_needed(job(project, variant)))
     with watch.stage("fetch"):
         fetch_inputs(project, variant)
-    return kiln.build(work, watch)
 
 
 def rendered(project: Project) -> dict[str, str]:
@@ -125,7 +129,7 @@ def build(project: Project, variant: Variant, *, with_smoke: bool) -> BuildRepor
     """
     watch = Stopwatch()
     image = assemble(project, variant, watch)
-    picture = report_folder(project.store, image) / "layers.svg"
+    picture = report_folder(project.store, image.digest) / "layers.svg"
     if not picture.exists():
         write_atomic(picture, layers_svg(image))
     report = None
@@ -170,11 +174,15 @@ def as_json(report: BuildReport) -> dict[str, Any]:
             for layer in image.layers
         ],
         "seconds": report.seconds,
-        "smoke": tested
-        and {
-            "passed": tested.passed,
-            "fresh": tested.fresh,
-            "skipped": tested.skipped,
-            "report": str(tested.folder / "report.json"),
-        },
+        "smoke": tested and smoke_as_json(tested),
+    }
+
+
+def smoke_as_json(report: SmokeReport) -> dict[str, Any]:
+    """Return what `build --json` prints of the smoke suite."""
+    return {
+        "passed": report.passed,
+        "fresh": report.fresh,
+        "skipped": report.skipped,
+        "report": str(report.folder / "report.json"),
     }

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from tqdm import tqdm
+from tqdm.utils import CallbackIOWrapper
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -39,6 +40,10 @@ class Progress:
         """Add `count` bytes to what is done; negative where a broken download starts again."""
         with self._lock:  # tqdm adds without one
             self._bar.update(count)
+
+    def reading(self, stream: IO[bytes]) -> IO[bytes]:
+        """Return `stream` as one that tells how many of its bytes were read."""
+        return cast("IO[bytes]", CallbackIOWrapper(self.advance, stream, "read"))
 
     def __enter__(self) -> Self:
         return self

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Final
 
+from torchkiln.engine.commands import EngineBuildReport
+from torchkiln.engine.commands import as_json as engine_build_as_json
 from torchkiln.pipeline import as_json as build_as_json
 
 if TYPE_CHECKING:
@@ -12,7 +14,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from torchkiln.fetch import FetchReport
+    from torchkiln.image_diff import ImageDiff, PackageDifference
     from torchkiln.pipeline import BuildReport
+    from torchkiln.smoke import SmokeReport
+
+
+_SHOWN: Final = 40  # differences of paths that people are shown
 
 
 def megabytes(size: int) -> str:
@@ -29,30 +36,76 @@ def fetched(report: FetchReport) -> str:
     )
 
 
-def built(report: BuildReport) -> str:
+def built(report: BuildReport | EngineBuildReport) -> str:
     """Return the image's name, digest, layers and where the time went."""
+    if isinstance(report, EngineBuildReport):
+        return _built_by_engine(report)
     image = report.image
     rows = [
         (layer.name, megabytes(layer.size), megabytes(layer.unpacked)) for layer in image.layers
     ]
     rows.append(("total", megabytes(image.size), megabytes(image.unpacked)))
-    times = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in report.seconds.items())
     lines = [f"{image.reference}  sha256:{image.digest}", ""]
-    lines += [*table(("layer", "compressed", "unpacked"), rows), "", f"time: {times}"]
-    if tested := report.smoke:
-        checks = tested.document["checks"]
-        passed = sum(entry["verdict"] == "passed" for entry in checks)
-        skipped = f", skipped: {', '.join(tested.skipped)}" if tested.skipped else ""
-        earlier = "" if tested.fresh else " in an earlier run"
-        lines.append(f"smoke: {passed} checks passed{earlier}{skipped}")
-        lines.append(f"loss curve: {tested.folder / 'loss.png'}")
+    lines += [*table(("layer", "compressed", "unpacked"), rows), "", _times(report.seconds)]
+    lines += _smoke(report.smoke)
     lines += [f"layers: {report.folder / 'layers.svg'}", f"layout: {image.layout}"]
     return "\n".join(lines)
 
 
-def as_json(report: BuildReport) -> str:
+def _built_by_engine(report: EngineBuildReport) -> str:
+    image = report.image
+    lines = [f"{image.reference}  {image.id}", ""]
+    size = f"{megabytes(image.size)} as it counts them"
+    lines.append(f"in {report.engine}: {len(image.diff_ids)} layers, {size}")
+    return "\n".join([*lines, _times(report.seconds), *_smoke(report.smoke)])
+
+
+def _times(seconds: dict[str, float]) -> str:
+    return "time: " + ", ".join(f"{stage} {value:.1f} s" for stage, value in seconds.items())
+
+
+def _smoke(tested: SmokeReport | None) -> list[str]:
+    if tested is None:
+        return []
+    checks = tested.document["checks"]
+    passed = sum(entry["verdict"] == "passed" for entry in checks)
+    skipped = f", skipped: {', '.join(tested.skipped)}" if tested.skipped else ""
+    earlier = "" if tested.fresh else " in an earlier run"
+    return [
+        f"smoke: {passed} checks passed{earlier}{skipped}",
+        f"loss curve: {tested.folder / 'loss.png'}",
+    ]
+
+
+def as_json(report: BuildReport | EngineBuildReport) -> str:
     """Return the build as one JSON object."""
+    if isinstance(report, EngineBuildReport):
+        return json.dumps(engine_build_as_json(report), indent=2)
     return json.dumps(build_as_json(report), indent=2)
+
+
+def compared(diff: ImageDiff, first: str, second: str) -> str:
+    """Return where two images differ, for people: the first 40 paths, and all of the rest."""
+    lines = [f"--- {first}", f"+++ {second}"]
+    shown = (*diff.config, *diff.files[:_SHOWN])
+    lines += [f"{one.path}: {one.field}: {one.first} -> {one.second}" for one in shown]
+    if len(diff.files) > _SHOWN:
+        lines.append(f"and {len(diff.files) - _SHOWN} more paths: see --json")
+    rows = [_package_row(one) for one in diff.packages]
+    if rows:
+        heads = ("package", "version", "size", "version", "size")
+        lines += ["", *table(heads, rows)]
+    if diff.same:
+        return f"the same: {diff.all_paths} paths, {diff.all_packages} packages"
+    return "\n".join(lines)
+
+
+def _package_row(one: PackageDifference) -> tuple[str, ...]:
+    cells = [
+        (package.version, megabytes(package.size)) if package else ("-", "-")
+        for package in (one.first, one.second)
+    ]
+    return (one.name, *cells[0], *cells[1])
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
+import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from xml.etree import ElementTree as ET
 
+from torchkiln.engine.containers import remove_run
 from torchkiln.errors import VerifyError
 from torchkiln.progress import say
 from torchkiln.tree import image_tree
@@ -16,6 +19,8 @@ from torchkiln.tree import image_tree
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from torchkiln.engine.connection import Engine
+    from torchkiln.engine.images import EngineImage
     from torchkiln.engine.kiln import Job
     from torchkiln.image import Image
 
@@ -48,7 +53,26 @@ def verify(job: Job, image: Image, *, junit: Path | None = None) -> VerifyReport
     `junit` is where pytest's report (JUnit XML) is kept.
     """
     tree = image_tree(job.store, image.layers)
-    say(f"Verifying `{image.reference}`")
+    options = ["--layout", str(image.layout), "--tree", str(tree)]
+    return _test(job, image.reference, options, junit)
+
+
+def verify_in(job: Job, engine: Engine, image: EngineImage, gpus: str = "") -> VerifyReport:
+    """Run the tests on what `engine` has, in its containers; failures raise `VerifyError`."""
+    run = uuid.uuid4().hex
+    options = ["--engine", engine.name, "--reference", image.reference, "--containers", run]
+    options += ["--gpus", gpus] if gpus else []
+    try:
+        return _test(job, image.reference, options)
+    finally:
+        # Also those of tests that were killed.
+        remove_run(engine, run)
+
+
+def _test(job: Job, reference: str, options: list[str], junit: Path | None = None) -> VerifyReport:
+    """Run `tests/image` with the options that say on which image."""
+    say(f"Verifying `{reference}`")
+    options += ["--variant", job.variant.id, "--blobs", str(job.store.root / "blobs/sha256")]
     with job.store.workspace() as folder:
         report = junit or folder / "junit.xml"
         done = subprocess.run(
@@ -56,8 +80,7 @@ def verify(job: Job, image: Image, *, junit: Path | None = None) -> VerifyReport
                 *(sys.executable, "-m", "pytest", _TESTS, "-q", "--tb=short"),
                 *("-p", "no:cacheprovider", "--rootdir", str(job.project)),
                 *("-o", "junit_family=xunit1", "--junit-xml", str(report)),
-                *("--layout", str(image.layout), "--tree", str(tree)),
-                *("--variant", job.variant.id, "--blobs", str(job.store.root / "blobs/sha256")),
+                *options,
             ],
             cwd=job.project,
             env={name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"},
@@ -68,18 +91,14 @@ def verify(job: Job, image: Image, *, junit: Path | None = None) -> VerifyReport
             check=False,
         )
         if done.returncode not in _RAN:
-            what = f"the tests could not run on `{image.reference}`"
+            what = f"the tests could not run on `{reference}`"
             raise VerifyError(what, done.stdout[-2000:])
         found = read_report(report)
     if found.failed or done.returncode:
-        what = f"`{image.reference}` does not hold what it should"
-        raise VerifyError(what, found.output, hint=_hint(image, tree, job))
+        what = f"`{reference}` does not hold what it should"
+        hint = shlex.join([sys.executable, "-m", "pytest", _TESTS, *options])
+        raise VerifyError(what, found.output, hint=hint)
     return found
-
-
-def _hint(image: Image, tree: Path, job: Job) -> str:
-    options = f"--layout {image.layout} --tree {tree} --variant {job.variant.id}"
-    return f"{sys.executable} -m pytest {_TESTS} {options}"
 
 
 def read_report(path: Path) -> VerifyReport:

@@ -1,10 +1,12 @@
 """One image for all tests here: `pytest tests/image --layout DIR --tree DIR --variant ID`.
 
+Or what an engine has, in its containers: `--engine docker --reference torchkiln:cpu --variant ID`.
 `./kiln verify` runs them so. Without an image they are skipped.
 """
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,14 +16,19 @@ from expected import Expected
 
 from torchkiln import backend, catalog
 from torchkiln.config import venv
-from torchkiln.listing import read_layout
+from torchkiln.engine.connection import connect
+from torchkiln.engine.containers import ContainerOptions, container, start
+from torchkiln.engine.images import find_made
+from torchkiln.engine.save import read_engine_image
+from torchkiln.image_reader import read_layout
 from torchkiln.lockfile import read_base_lock, read_variant_lock
 from torchkiln.sandbox import Sandbox
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from torchkiln.backend import Host
+    from torchkiln.engine.connection import Engine
     from torchkiln.listing import ImageListing
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -32,6 +39,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("image", "the image to verify")
     group.addoption("--layout", type=Path, help="its OCI layout directory")
     group.addoption("--tree", type=Path, help="the folder that it is unpacked in")
+    group.addoption(
+        "--engine", choices=("docker", "podman"), help="where it is, if not in a layout"
+    )
+    group.addoption("--reference", help="its name in the engine")
+    group.addoption("--containers", default="", help="a label for the containers of the tests")
+    group.addoption("--gpus", default="", help="the engine's GPUs for them: all, or 0,1")
     group.addoption("--variant", help="the variant that it is to be: cpu, cu117")
     group.addoption("--blobs", type=Path, help="the store's blobs, to look into the locked wheels")
 
@@ -55,7 +68,8 @@ def _expected(name: str) -> Expected:
 
 def pytest_collect_file(parent: pytest.Collector) -> None:
     """Skip the whole folder, in one line, where there is no image."""
-    if not all(_option(parent.config, name) for name in ("--layout", "--tree", "--variant")):
+    ways = (("--layout", "--tree", "--variant"), ("--engine", "--reference", "--variant"))
+    if not any(all(_option(parent.config, name) for name in way) for way in ways):
         pytest.skip("no image was given: use `./kiln verify --cpu`", allow_module_level=True)
 
 
@@ -80,23 +94,74 @@ def expected(pytestconfig: pytest.Config) -> Expected:
 
 
 @pytest.fixture(scope="session")
-def image(pytestconfig: pytest.Config) -> ImageListing:
-    """What the image's layers hold, read once."""
-    return read_layout(_option(pytestconfig, "--layout"))
+def engine(pytestconfig: pytest.Config) -> Iterator[Engine | None]:
+    """The engine that has the image; None where it lies in a layout."""
+    name = _option(pytestconfig, "--engine")
+    if name is None:
+        yield None
+        return
+    with connect(name) as found:
+        yield found
 
 
 @pytest.fixture(scope="session")
-def run_as(image: ImageListing, pytestconfig: pytest.Config) -> Callable[..., Host]:
+def image(engine: Engine | None, expected: Expected, pytestconfig: pytest.Config) -> ImageListing:
+    """What the image's layers hold, read once."""
+    if engine is None:
+        return read_layout(_option(pytestconfig, "--layout"))
+    reference = _option(pytestconfig, "--reference")
+    return read_engine_image(engine, find_made(engine, reference, expected.variant.flag))
+
+
+@pytest.fixture
+def own_layers(engine: Engine | None, image: ImageListing) -> ImageListing:
+    """The image where its layers are as Torchkiln writes them."""
+    if engine is not None:
+        pytest.skip("an engine has layers in a form of its own")
+    return image
+
+
+@pytest.fixture
+def tmp_path(tmp_path: Path) -> Path:
+    """A folder of the test, open to the user of a container, who may be another than ours."""
+    tmp_path.chmod(0o755)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def run_as(
+    engine: Engine | None, image: ImageListing, pytestconfig: pytest.Config
+) -> Iterator[Callable[..., Host]]:
     """Return a function that gives the image as a host, run as its user but for `changes`."""
     uid, _, gid = image.runtime["User"].partition(":")
-    usual = Sandbox(
-        root=_option(pytestconfig, "--tree"),
-        env=image.environment,
-        uid=int(uid),
-        gid=int(gid),
-        cwd=image.runtime["WorkingDir"],
+    if engine is None:
+        usual = Sandbox(
+            root=_option(pytestconfig, "--tree"),
+            env=image.environment,
+            uid=int(uid),
+            gid=int(gid),
+            cwd=image.runtime["WorkingDir"],
+        )
+        yield lambda **changes: backend.host(replace(usual, **changes))
+        return
+    reference = _option(pytestconfig, "--reference")
+    loaded = find_made(engine, reference, "")
+    options = ContainerOptions(
+        gpus=_option(pytestconfig, "--gpus"), run=_option(pytestconfig, "--containers")
     )
-    return lambda **changes: backend.host(replace(usual, **changes))
+    with ExitStack() as containers:
+
+        def start_container(**changes: Any) -> Host:  # noqa: ANN401
+            if changes.get("mounts") and not engine.local:
+                pytest.skip("the engine is on another machine")
+            changes["environment"] = changes.pop("env", {})
+            changed = replace(options, **changes)
+            made = container(engine, loaded, ["sleep", "infinity"], changed)
+            running = containers.enter_context(made)
+            start(engine, running)
+            return backend.container_host(engine.name, str(running.name))
+
+        yield start_container
 
 
 @pytest.fixture(scope="session")

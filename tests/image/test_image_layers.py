@@ -27,17 +27,19 @@ if TYPE_CHECKING:
     ],
     ids=lambda rule: rule.__name__,
 )
-def test_layers(image: ImageListing, rule: Callable[[ImageListing], list[str]]) -> None:
-    assert rule(image) == []
+def test_layers(own_layers: ImageListing, rule: Callable[[ImageListing], list[str]]) -> None:
+    assert rule(own_layers) == []
 
 
-def test_no_clock_is_in_the_layers(image: ImageListing) -> None:
-    assert layer_rules.clocks(image, MTIME) == []
+def test_no_clock_is_in_the_layers(own_layers: ImageListing) -> None:
+    assert layer_rules.clocks(own_layers, MTIME) == []
 
 
-def test_docker_finds_the_same_layers(image: ImageListing, pytestconfig: pytest.Config) -> None:
+def test_docker_finds_the_same_layers(
+    own_layers: ImageListing, pytestconfig: pytest.Config
+) -> None:
     layout: Path = pytestconfig.getoption("--layout")
     entries = json.loads((layout / "manifest.json").read_bytes())
 
-    paths = [f"blobs/sha256/{layer.digest}" for layer in image.layers]
+    paths = [f"blobs/sha256/{layer.digest}" for layer in own_layers.layers]
     assert [entry["Layers"] for entry in entries] == [paths]

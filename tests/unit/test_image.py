@@ -13,7 +13,8 @@ import tarfile
 from typing import TYPE_CHECKING, Any
 
 from torchkiln.config import ImageConfig
-from torchkiln.image import Image, write_archive, write_image
+from torchkiln.image import Image, write_image
+from torchkiln.image_archive import write_archive
 from torchkiln.layer import Entry, Layer, write_layer
 from torchkiln.store import Store
 

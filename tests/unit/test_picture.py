@@ -19,6 +19,7 @@ def image(*layers: tuple[str, int, int]) -> Image:
         variant="cpu",
         reference="torchkiln:cpu",
         digest="0" * 64,
+        config="0" * 64,
         layout=Path(),
         layers=tuple(made),
         environment={},

@@ -24,6 +24,7 @@ def report(smoke: SmokeReport | None = None) -> BuildReport:
         variant="cpu",
         reference="torchkiln:cpu",
         digest="abc",
+        config="def",
         layout=Path("/store/images/cpu"),
         layers=LAYERS,
         environment={},

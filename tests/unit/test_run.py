@@ -41,6 +41,7 @@ def image(tmp_path: Path, *, cuda: bool = False) -> tuple[Store, Image]:
         variant="cpu",
         reference="torchkiln:cpu",
         digest="0" * 64,
+        config="0" * 64,
         layout=tmp_path,
         layers=(layer,),
         environment=environment,

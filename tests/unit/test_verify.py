@@ -22,8 +22,8 @@ from torchkiln.catalog import Base, Variant
 from torchkiln.engine.kiln import Job
 from torchkiln.errors import ArchiveError, VerifyError
 from torchkiln.image import Image
+from torchkiln.image_reader import read_layout
 from torchkiln.layer import MTIME
-from torchkiln.listing import read_layout
 from torchkiln.lockfile import BaseLock, LockedDeb, LockedWheel, VariantLock
 from torchkiln.sandbox import Mount, Sandbox
 from torchkiln.store import Store
@@ -613,6 +613,7 @@ def subject(folder: Path, tests: str) -> tuple[Job, Image]:
         variant="cpu",
         reference="torchkiln:cpu",
         digest="0",
+        config="0",
         layout=folder / "layout",
         layers=(),
         environment={},

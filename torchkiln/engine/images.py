@@ -1,0 +1,134 @@
+"""What Docker and Podman do with images: name them, find them, remove and push them."""
+
+from __future__ import annotations
+
+import uuid
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from docker.errors import APIError, DockerException, ImageNotFound
+from requests.exceptions import RequestException
+
+from torchkiln.errors import EngineError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torchkiln.engine.connection import Engine
+
+_FULL: Final = "no space left on device"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineImage:
+    """An image in an engine.
+
+    `id` is the engine's name for its bytes: the digest of the manifest in containerd's store, else
+    of the config. `size` is in bytes, as the engine counts them.
+    """
+
+    reference: str
+    id: str
+    diff_ids: tuple[str, ...]
+    size: int
+    environment: dict[str, str]
+    labels: dict[str, str]
+
+
+def find(engine: Engine, reference: str) -> EngineImage | None:
+    """Return the image that the engine has under `reference`, if it has one."""
+    with asked(engine, f"cannot ask for the image `{reference}`"):
+        try:
+            found = engine.client.api.inspect_image(reference)
+        except ImageNotFound:
+            return None
+    return _image(reference, found)
+
+
+def find_made(engine: Engine, reference: str, flag: str) -> EngineImage:
+    """Return the image under `reference`; one that is missing is an error that says how to get it.
+
+    `flag` names its variant.
+    """
+    image = find(engine, reference)
+    if image is None:
+        what = f"there is no image `{reference}` in {engine.title}"
+        load = "--load" if engine.name == "docker" else f"--load={engine.name}"
+        raise EngineError(what, hint=f"./kiln build {flag} {load}")
+    return image
+
+
+def _image(reference: str, found: dict[str, Any]) -> EngineImage:
+    config = found.get("Config") or {}
+    return EngineImage(
+        reference=reference,
+        id=f"sha256:{found['Id'].removeprefix('sha256:')}",
+        diff_ids=tuple((found.get("RootFS") or {}).get("Layers") or ()),
+        size=found["Size"],
+        environment=dict(pair.split("=", 1) for pair in config.get("Env") or ()),
+        labels=config.get("Labels") or {},
+    )
+
+
+@contextmanager
+def arriving(engine: Engine, reference: str) -> Iterator[str]:
+    """Give a name for an image that is on its way; it becomes `reference` when all went well.
+
+    So a failure leaves nothing, and whatever had the name keeps it.
+    """
+    repository, _, tag = reference.partition(":")
+    temporary = f"{repository}:arriving-{uuid.uuid4().hex[:12]}"
+    try:
+        yield temporary
+        with asked(engine, f"cannot name the image `{reference}`"):
+            engine.client.api.tag(temporary, repository, tag)
+    finally:
+        # An engine that died keeps what it had; nothing more can be done about it from here.
+        with suppress(DockerException, RequestException):
+            engine.client.api.remove_image(temporary, force=True)
+
+
+def push(engine: Engine, image: EngineImage, target: str) -> str:
+    """Push the image as `target` (`registry/repository:tag`) and return its digest there."""
+    repository, _, tag = target.rpartition(":")
+    if not repository or "/" in tag:
+        what = f"this is no name for an image in a registry: {target}"
+        raise EngineError(what, hint="--to REGISTRY/REPOSITORY:TAG")
+    with asked(engine, f"cannot push `{image.reference}` to {target}"):
+        engine.client.api.tag(image.id, repository, tag)
+        try:
+            digest = _pushed(engine, repository, tag)
+        finally:
+            engine.client.api.remove_image(target, noprune=True)
+    return digest
+
+
+def _pushed(engine: Engine, repository: str, tag: str) -> str:
+    digest = ""
+    for event in engine.client.api.push(repository, tag, stream=True, decode=True):
+        refuse(event)
+        digest = (event.get("aux") or {}).get("Digest", digest)
+    return digest
+
+
+def refuse(event: dict[str, Any]) -> None:
+    """Raise what an engine's stream of events says went wrong, if it does."""
+    if message := event.get("error") or (event.get("errorDetail") or {}).get("message"):
+        raise DockerException(message)
+
+
+@contextmanager
+def asked(engine: Engine, what: str) -> Iterator[None]:
+    """Turn what the SDK raises into an `EngineError`: `what`, then the engine's name."""
+    try:
+        yield
+    except (DockerException, RequestException) as error:
+        why = (isinstance(error, APIError) and error.explanation) or str(error)
+        raise failure(engine, what, str(why)) from error
+
+
+def failure(engine: Engine, what: str, why: str) -> EngineError:
+    """Return the error, with a hint where the engine's disk is full."""
+    hint = f"{engine.name} system df, then {engine.name} system prune" if _FULL in why else ""
+    return EngineError(f"{what}: {engine.title}", why, hint)
