@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +48,8 @@ def _expected(function: _Task) -> _Task:
 
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - invoke's own signature
+        # A batch system's way to say stop; like Ctrl-C, it must leave no container behind.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         try:
             return function(*args, **kwargs)
         except KilnError as error:

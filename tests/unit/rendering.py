@@ -10,7 +10,7 @@ from torchkiln.catalog import Base, Catalog, Variant
 from torchkiln.config import ImageConfig
 from torchkiln.contents import Contents, ImageFile, ImageFolder, ImageLink
 from torchkiln.dockerfile import ImageFacts
-from torchkiln.lockfile import LockedWheel, VariantLock
+from torchkiln.lockfile import BaseLock, LockedWheel, VariantLock
 from torchkiln.plan import HEAVY
 from torchkiln.render import render
 
@@ -22,6 +22,7 @@ CATALOG = Catalog(
     indexes={"pt": "https://download.pytorch.org/whl/cpu"},
     variants=(CPU, CU117),
 )
+BASE_LOCK = BaseLock(release="bookworm", inputs="", date="2026-01-02T03:04:05Z", debs=())
 FACTS = ImageFacts(
     config=ImageConfig(
         environment={"PATH": "/opt/venv/bin:/bin", "GREETING": 'say "$HOME" \\o/'},

@@ -116,6 +116,7 @@ def connect(name: EngineName, environ: Mapping[str, str] = os.environ) -> Iterat
                 socket = stack.enter_context(ssh_tunnel(endpoint.url, environ))
                 origin = f"{endpoint.origin} ({endpoint.url})"
                 endpoint = Endpoint(url=f"unix://{socket}", origin=origin, tunnel=True)
+                environ = {**environ, "DOCKER_HOST": endpoint.url}
         client = _client(endpoint, _ANSWER)
         stack.callback(client.close)
         with _said(endpoint):

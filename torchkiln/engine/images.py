@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from torchkiln.engine.connection import Engine
 
 _FULL: Final = "no space left on device"
+_ARRIVING: Final = "arriving-"
+_DAY: Final = 86400  # seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +35,6 @@ class EngineImage:
     id: str
     diff_ids: tuple[str, ...]
     size: int
-    environment: dict[str, str]
-    labels: dict[str, str]
 
 
 def find(engine: Engine, reference: str) -> EngineImage | None:
@@ -43,7 +44,12 @@ def find(engine: Engine, reference: str) -> EngineImage | None:
             found = engine.client.api.inspect_image(reference)
         except ImageNotFound:
             return None
-    return _image(reference, found)
+    return EngineImage(
+        reference=reference,
+        id=f"sha256:{found['Id'].removeprefix('sha256:')}",
+        diff_ids=tuple((found.get("RootFS") or {}).get("Layers") or ()),
+        size=found["Size"],
+    )
 
 
 def find_made(engine: Engine, reference: str, flag: str) -> EngineImage:
@@ -59,18 +65,6 @@ def find_made(engine: Engine, reference: str, flag: str) -> EngineImage:
     return image
 
 
-def _image(reference: str, found: dict[str, Any]) -> EngineImage:
-    config = found.get("Config") or {}
-    return EngineImage(
-        reference=reference,
-        id=f"sha256:{found['Id'].removeprefix('sha256:')}",
-        diff_ids=tuple((found.get("RootFS") or {}).get("Layers") or ()),
-        size=found["Size"],
-        environment=dict(pair.split("=", 1) for pair in config.get("Env") or ()),
-        labels=config.get("Labels") or {},
-    )
-
-
 @contextmanager
 def arriving(engine: Engine, reference: str) -> Iterator[str]:
     """Give a name for an image that is on its way; it becomes `reference` when all went well.
@@ -78,15 +72,27 @@ def arriving(engine: Engine, reference: str) -> Iterator[str]:
     So a failure leaves nothing, and whatever had the name keeps it.
     """
     repository, _, tag = reference.partition(":")
-    temporary = f"{repository}:arriving-{uuid.uuid4().hex[:12]}"
+    _sweep(engine, repository)
+    temporary = f"{repository}:{_ARRIVING}{time.time():.0f}-{uuid.uuid4().hex[:8]}"
     try:
         yield temporary
         with asked(engine, f"cannot name the image `{reference}`"):
             engine.client.api.tag(temporary, repository, tag)
     finally:
-        # An engine that died keeps what it had; nothing more can be done about it from here.
+        # An engine that died keeps what it had until the sweep.
         with suppress(DockerException, RequestException):
             engine.client.api.remove_image(temporary, force=True)
+
+
+def _sweep(engine: Engine, repository: str) -> None:
+    """Remove what arrived over a day ago and never got its name: we were killed, or the engine."""
+    with asked(engine, "cannot list the images"):
+        summaries = engine.client.api.images(name=repository)
+    for tag in [tag for one in summaries for tag in one["RepoTags"] or ()]:
+        started = tag.partition(f":{_ARRIVING}")[2].partition("-")[0]
+        if started.isdigit() and int(started) < time.time() - _DAY:
+            with asked(engine, f"cannot remove the image `{tag}`"):
+                engine.client.api.remove_image(tag, force=True)
 
 
 def push(engine: Engine, image: EngineImage, target: str) -> str:
@@ -97,18 +103,10 @@ def push(engine: Engine, image: EngineImage, target: str) -> str:
         raise EngineError(what, hint="--to REGISTRY/REPOSITORY:TAG")
     with asked(engine, f"cannot push `{image.reference}` to {target}"):
         engine.client.api.tag(image.id, repository, tag)
-        try:
-            digest = _pushed(engine, repository, tag)
-        finally:
-            engine.client.api.remove_image(target, noprune=True)
-    return digest
-
-
-def _pushed(engine: Engine, repository: str, tag: str) -> str:
-    digest = ""
-    for event in engine.client.api.push(repository, tag, stream=True, decode=True):
-        refuse(event)
-        digest = (event.get("aux") or {}).get("Digest", digest)
+        digest = ""
+        for event in engine.client.api.push(repository, tag, stream=True, decode=True):
+            refuse(event)
+            digest = (event.get("aux") or {}).get("Digest", digest)
     return digest
 
 
