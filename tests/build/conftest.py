@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import socket
+import subprocess
+import time
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from engines import require
 from kiln_runs import Kiln, folder, share_inputs, which
 
 if TYPE_CHECKING:
@@ -71,3 +75,30 @@ def fetched(kiln: Kiln, cpu: dict[str, Any], scratch: Path) -> Kiln:
     assert cpu["layers"], "after a build, the inputs are there"
     share_inputs(kiln.home, scratch)
     return Kiln(home=scratch)
+
+
+@pytest.fixture
+def registry(scratch: Path) -> Iterator[str]:
+    """The address of a registry server that is empty at the start."""
+    require("docker-registry")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    config = scratch / "registry.yml"
+    config.write_text(
+        "version: 0.1\nlog: {level: error}\n"
+        f"storage: {{filesystem: {{rootdirectory: {scratch}/registry}}}}\n"
+        f"http: {{addr: 127.0.0.1:{port}}}\n"
+    )
+    with (scratch / "registry.log").open("wb") as log:
+        server = subprocess.Popen(["docker-registry", "serve", config], stdout=log, stderr=log)
+    try:
+        for _ in range(100):
+            with socket.socket() as probe:
+                if not probe.connect_ex(("127.0.0.1", port)):
+                    break
+            time.sleep(0.05)
+        yield f"localhost:{port}"
+    finally:
+        server.terminate()
+        server.wait(10)

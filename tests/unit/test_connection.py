@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from docker.tls import TLSConfig
 from docker_server import Daemon, serving, short_folder
 
 from torchkiln.engine import connection
@@ -113,6 +115,10 @@ def test_without_a_setting_it_is_dockers_own_socket(tmp_path: Path) -> None:
     assert ["unix:///var/run/docker.sock", "Docker's default"] == endpoint(tmp_path)
 
 
+needs_docker = pytest.mark.skipif(not shutil.which("docker"), reason="docker is not installed")
+
+
+@needs_docker
 def test_the_configured_context_is_used(tmp_path: Path) -> None:
     write_context(tmp_path, "far", "tcp://far:2375")
     (tmp_path / "config.json").write_text(json.dumps({"currentContext": "far"}))
@@ -120,6 +126,7 @@ def test_the_configured_context_is_used(tmp_path: Path) -> None:
     assert ["tcp://far:2375", "Docker's context `far`"] == endpoint(tmp_path)
 
 
+@needs_docker
 def test_a_context_of_the_environment_comes_before_the_configured_one(tmp_path: Path) -> None:
     write_context(tmp_path, "far", "tcp://far:2375")
     write_context(tmp_path, "near", "unix:///run/near.sock")
@@ -129,16 +136,33 @@ def test_a_context_of_the_environment_comes_before_the_configured_one(tmp_path: 
     assert ["unix:///run/near.sock", "Docker's context `near`"] == found
 
 
+@needs_docker
+def test_the_certificates_of_a_context_are_used(tmp_path: Path) -> None:
+    write_context(tmp_path, "far", "tcp://far:2376")
+    place = tmp_path / "contexts/tls" / hashlib.sha256(b"far").hexdigest() / "docker"
+    place.mkdir(parents=True)
+    for name in ("ca.pem", "cert.pem", "key.pem"):
+        (place / name).touch()
+    found = docker_endpoint({**os.environ, "DOCKER_CONFIG": str(tmp_path), "DOCKER_CONTEXT": "far"})
+
+    assert isinstance(found.tls, TLSConfig)
+    assert (str(place / "ca.pem"), True) == (found.tls.ca_cert, found.tls.verify)
+    assert (str(place / "cert.pem"), str(place / "key.pem")) == found.tls.cert
+
+
 def test_docker_host_comes_before_all_contexts(tmp_path: Path) -> None:
     found = endpoint(tmp_path, DOCKER_CONTEXT="nowhere", DOCKER_HOST="tcp://here:1")
 
     assert ["tcp://here:1", "DOCKER_HOST"] == found
 
 
+@needs_docker
 def test_a_context_that_does_not_exist_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
 
-    assert "there is no Docker context: nowhere" in endpoint(tmp_path, DOCKER_CONTEXT="nowhere")[0]
+    (said,) = endpoint(tmp_path, DOCKER_CONTEXT="nowhere")
+    assert "Docker's configured context cannot be used" in said
+    assert '"nowhere"' in said
 
 
 def endpoint(config: Path, **environment: str) -> list[str]:
@@ -151,7 +175,7 @@ try:
     found = docker_endpoint(os.environ)
     print(found.url, found.origin, sep="\\t")
 except EngineError as error:
-    print(error.what)
+    print(error.what, error.why)
 """
     environ = {"DOCKER_CONFIG": str(config), "PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", code]
@@ -206,4 +230,6 @@ def test_tls_of_the_environment_is_used(tmp_path: Path) -> None:
         "DOCKER_CERT_PATH": str(tmp_path),
     }
 
-    assert str(tmp_path / "ca.pem") == docker_endpoint(environ).tls.ca_cert
+    found = docker_endpoint(environ)
+    assert isinstance(found.tls, TLSConfig)
+    assert str(tmp_path / "ca.pem") == found.tls.ca_cert

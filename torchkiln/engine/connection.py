@@ -6,15 +6,18 @@ the SDK cannot do: building (buildx), a terminal, and testinfra.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import subprocess
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 import docker
-from docker.context import ContextAPI
 from docker.errors import DockerException
+from docker.tls import TLSConfig
 from docker.utils import kwargs_from_env
 from requests.exceptions import RequestException
 
@@ -31,6 +34,7 @@ NAMES: Final[tuple[EngineName, ...]] = get_args(EngineName)
 _ANSWER: Final = 10  # seconds in which an engine says who it is
 _REPLY: Final = 600  # seconds in which it does something small: removing an image is no such thing
 _SOCKET: Final = "unix:///var/run/docker.sock"
+_TLS_FILES: Final = ("ca.pem", "cert.pem", "key.pem")
 _INSTALL: Final = {
     "docker": "https://docs.docker.com/engine/install",
     "podman": "https://podman.io/docs/installation",
@@ -46,7 +50,7 @@ class Endpoint:
 
     url: str
     origin: str
-    tls: Any = False  # the SDK's TLSConfig
+    tls: TLSConfig | Literal[False] = False
     tunnel: bool = False
 
 
@@ -136,24 +140,40 @@ def connect(name: EngineName, environ: Mapping[str, str] = os.environ) -> Iterat
 
 def docker_endpoint(environ: Mapping[str, str]) -> Endpoint:
     """Return where `docker` would look: DOCKER_HOST, DOCKER_CONTEXT, its configured context."""
-    try:
-        if environ.get("DOCKER_HOST"):
+    if environ.get("DOCKER_HOST"):
+        try:
             found = kwargs_from_env(environ)
-            return Endpoint(
-                url=found["base_url"], tls=found.get("tls", False), origin="DOCKER_HOST"
-            )
-        context = ContextAPI.get_context(environ.get("DOCKER_CONTEXT"))
-    except (DockerException, OSError, ValueError, KeyError) as error:
-        what = "Docker's own configuration cannot be read"
-        raise EngineError(what, str(error), "docker context ls") from error
-    if context is None:
-        name = environ.get("DOCKER_CONTEXT") or "of Docker's configuration"
-        what = f"there is no Docker context: {name}"
-        raise EngineError(what, hint="docker context ls")
-    if context.name == "default":
+        except DockerException as error:
+            what = "the certificates for DOCKER_HOST cannot be read"
+            raise EngineError(what, str(error), "export DOCKER_CERT_PATH=FOLDER") from error
+        return Endpoint(url=found["base_url"], tls=found.get("tls", False), origin="DOCKER_HOST")
+    program = shutil.which("docker", path=environ.get("PATH"))
+    if program is None:
         return Endpoint(url=_SOCKET, origin="Docker's default")
-    origin = f"Docker's context `{context.name}`"
-    return Endpoint(url=context.Host or _SOCKET, tls=context.TLSConfig or False, origin=origin)
+    # Docker's own answer: the SDK finds no contexts where there is no config.json beside them.
+    command = [program, "context", "inspect"]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+    if done.returncode:
+        what = "Docker's configured context cannot be used"
+        raise EngineError(what, done.stderr.strip(), "docker context ls")
+    (context,) = json.loads(done.stdout)
+    name, host = context["Name"], context["Endpoints"]["docker"]["Host"]
+    origin = "Docker's default" if name == "default" else f"Docker's context `{name}`"
+    return Endpoint(url=host, tls=_tls(context), origin=origin)
+
+
+def _tls(context: dict[str, Any]) -> TLSConfig | Literal[False]:
+    """Return the TLS of a context; False where it has none."""
+    names = context["TLSMaterial"].get("docker", ())
+    if not names:
+        return False
+    folder = Path(context["Storage"]["TLSPath"], "docker")
+    path = {name: str(folder / name) if name in names else "" for name in _TLS_FILES}
+    return TLSConfig(
+        client_cert=(path["cert.pem"], path["key.pem"]) if path["cert.pem"] else None,
+        ca_cert=path["ca.pem"] or None,
+        verify=not context["Endpoints"]["docker"]["SkipTLSVerify"],
+    )
 
 
 def _client(endpoint: Endpoint, timeout: int) -> docker.DockerClient:

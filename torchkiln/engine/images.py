@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import uuid
 from contextlib import contextmanager, suppress
@@ -12,6 +13,7 @@ from docker.errors import APIError, DockerException, ImageNotFound
 from requests.exceptions import RequestException
 
 from torchkiln.errors import EngineError
+from torchkiln.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 _FULL: Final = "no space left on device"
 _ARRIVING: Final = "arriving-"
 _DAY: Final = 86400  # seconds
+_DIGEST: Final = re.compile(r"digest: (sha256:[0-9a-f]{64})")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,13 +104,21 @@ def push(engine: Engine, image: EngineImage, target: str) -> str:
     if not repository or "/" in tag:
         what = f"this is no name for an image in a registry: {target}"
         raise EngineError(what, hint="--to REGISTRY/REPOSITORY:TAG")
-    with asked(engine, f"cannot push `{image.reference}` to {target}"):
+    with (
+        asked(engine, f"cannot push `{image.reference}` to {target}"),
+        Progress("pushing", None) as progress,
+    ):
         engine.client.api.tag(image.id, repository, tag)
-        digest = ""
+        sent: dict[str, int] = {}
         for event in engine.client.api.push(repository, tag, stream=True, decode=True):
             refuse(event)
-            digest = (event.get("aux") or {}).get("Digest", digest)
-    return digest
+            if found := _DIGEST.search(event.get("status", "")):
+                return found[1]
+            layer, done = event.get("id", ""), event.get("progressDetail", {}).get("current", 0)
+            progress.advance(max(done - sent.get(layer, 0), 0))
+            sent[layer] = max(done, sent.get(layer, 0))
+    what = f"the registry says nothing of the image that was pushed: {target}"
+    raise EngineError(what)
 
 
 def refuse(event: dict[str, Any]) -> None:
