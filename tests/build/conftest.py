@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
-import time
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from engines import require
-from kiln_runs import Kiln, folder, share_inputs, which
+from kiln_runs import Kiln, folder, free_port, listens, share_inputs, wait_for, which
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -81,9 +79,7 @@ def fetched(kiln: Kiln, cpu: dict[str, Any], scratch: Path) -> Kiln:
 def registry(scratch: Path) -> Iterator[str]:
     """The address of a registry server that is empty at the start."""
     require("docker-registry")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     config = scratch / "registry.yml"
     config.write_text(
         "version: 0.1\nlog: {level: error}\n"
@@ -93,11 +89,7 @@ def registry(scratch: Path) -> Iterator[str]:
     with (scratch / "registry.log").open("wb") as log:
         server = subprocess.Popen(["docker-registry", "serve", config], stdout=log, stderr=log)
     try:
-        for _ in range(100):
-            with socket.socket() as probe:
-                if not probe.connect_ex(("127.0.0.1", port)):
-                    break
-            time.sleep(0.05)
+        assert wait_for(lambda: listens(port), 10)
         yield f"localhost:{port}"
     finally:
         server.terminate()

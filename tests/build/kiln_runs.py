@@ -8,8 +8,10 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -20,7 +22,7 @@ from torchkiln import catalog, pipeline
 from torchkiln.store import Store, remove_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from torchkiln.engine.kiln import Job
 
@@ -182,6 +184,36 @@ def identity(document: Mapping[str, Any]) -> tuple[str, list[tuple[str, str]]]:
     """Return what must be the same everywhere: the manifest's digest, names and diff_ids."""
     layers: Sequence[Mapping[str, str]] = document["layers"]
     return document["digest"], [(layer["name"], layer["diff_id"]) for layer in layers]
+
+
+def free_port() -> int:
+    """Return a port of the loopback at which nobody listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    return port
+
+
+def listens(port: int) -> bool:
+    """Tell whether someone listens at a port of the loopback."""
+    with socket.socket() as probe:
+        return not probe.connect_ex(("127.0.0.1", port))
+
+
+def wait_for(condition: Callable[[], bool], seconds: float) -> bool:
+    """Wait until the condition holds, and tell whether it does."""
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return condition()
+
+
+def unmount_below(place: Path) -> None:
+    """Unmount what a killed engine left mounted below a folder."""
+    mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    for mount in reversed(mounts):
+        if mount.startswith(f"{place}/"):
+            subprocess.run(["umount", "--lazy", mount], check=False)
 
 
 def output(*command: str, env: Mapping[str, str] = os.environ) -> str:

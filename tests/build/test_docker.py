@@ -6,14 +6,13 @@ import json
 import os
 import signal
 import subprocess
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from engines import Dockerd, dockerds, podman, require_buildx
-from kiln_runs import PROJECT, Kiln, finish, folder, identity, output
+from kiln_runs import PROJECT, Kiln, finish, folder, free_port, identity, output, wait_for
 
 from torchkiln.errors import DifferenceError, EngineError, SmokeError
 
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
     from engines import Engine
 
-PORT = 23750
+PORT = free_port()
 RELEASE = 23
 KEPT = "kept:cpu"
 
@@ -229,10 +228,8 @@ def test_no_container_is_left_of_a_command_that_is_stopped(
 ) -> None:
     assert by_docker
     process = docker_kiln.start("run", "--cpu", "--engine", "docker", "--", "sleep", "600")
-    deadline = time.monotonic() + 20
-    while not docker("ps", "--quiet").split() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert containers(docker), "a control: there is one to be removed"
+    running = wait_for(lambda: bool(docker("ps", "--quiet")), 20)
+    assert running, "a control: there is one to be removed"
 
     os.killpg(process.pid, number)
     done = finish(process)
@@ -373,8 +370,7 @@ def test_podmans_socket_does_for_dockers(
         command = [*engine.command, "system", "service", "--time=60", address]
         service = subprocess.Popen(command, env=dict(engine.env), start_new_session=True)
         try:
-            while not (place / "podman.sock").exists():
-                time.sleep(0.05)
+            assert wait_for((place / "podman.sock").exists, 10)
             by_socket = replace(podman_kiln, env={**engine.env, "DOCKER_HOST": address})
             words = ("--cpu", "--engine", "docker", "--", "echo", "hello")
             done = by_socket("run", *words)

@@ -152,8 +152,14 @@ def _buildx(job: Job, engine: Engine, arguments: list[str]) -> None:
         if code:
             log.seek(0)
             lines = log.read().decode(errors="replace").strip().splitlines()[-_SHOWN:]
-            what = f"the Dockerfile of `{job.variant.id}` was not built"
-            raise failure(engine, what, "\n".join(lines) or "see above")
+            raise _failure(job, engine, "\n".join(lines) or "see above")
+
+
+def _failure(job: Job, engine: Engine, why: str) -> EngineError:
+    if engine.answers():
+        return failure(engine, f"the Dockerfile of `{job.variant.id}` was not built", why)
+    what = f"{engine.title} went away while it built `{job.variant.id}`"
+    return EngineError(what, why, "start it again, then build again: what it finished is kept")
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
@@ -45,13 +45,13 @@ _INSTALL: Final = {
 class Endpoint:
     """Where an engine is: `url` as in DOCKER_HOST, `origin` says who named it.
 
-    `tunnel` tells that `url` is this machine's end of a tunnel to another.
+    `remote` is the engine's own URL where `url` is this machine's end of a tunnel to it.
     """
 
     url: str
     origin: str
     tls: TLSConfig | Literal[False] = False
-    tunnel: bool = False
+    remote: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,13 +73,14 @@ class Engine:
     @property
     def title(self) -> str:
         """Return what it is and where: `Docker 26.1.5 at unix:///var/run/docker.sock`."""
-        where = "" if self.name == "podman" else f" at {self.endpoint.url}"
+        address = self.endpoint.remote or self.endpoint.url
+        where = "" if self.name == "podman" else f" at {address}"
         return f"{'Podman' if self.podman else 'Docker'} {self.version}{where}"
 
     @property
     def local(self) -> bool:
         """Tell whether it sees the folders of this machine."""
-        return self.endpoint.url.startswith("unix://") and not self.endpoint.tunnel
+        return self.endpoint.url.startswith("unix://") and not self.endpoint.remote
 
     def answers(self) -> bool:
         """Tell whether it still answers, asked on a connection of its own."""
@@ -118,8 +119,7 @@ def connect(name: EngineName, environ: Mapping[str, str] = os.environ) -> Iterat
             endpoint = docker_endpoint(environ)
             if endpoint.url.startswith("ssh://"):
                 socket = stack.enter_context(ssh_tunnel(endpoint.url, environ))
-                origin = f"{endpoint.origin} ({endpoint.url})"
-                endpoint = Endpoint(url=f"unix://{socket}", origin=origin, tunnel=True)
+                endpoint = replace(endpoint, url=f"unix://{socket}", remote=endpoint.url)
                 environ = {**environ, "DOCKER_HOST": endpoint.url}
         client = _client(endpoint, _ANSWER)
         stack.callback(client.close)
@@ -188,7 +188,7 @@ def _said(endpoint: Endpoint) -> Iterator[None]:
         yield
     except (DockerException, RequestException, OSError, ValueError) as error:
         cause = _cause(error)
-        what = f"no container engine answers at {endpoint.url}"
+        what = f"no container engine answers at {endpoint.remote or endpoint.url}"
         raise EngineError(
             what, f"{_why(cause)}; {endpoint.origin} names it", _hint(cause)
         ) from None

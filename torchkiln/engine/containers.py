@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from docker.errors import DockerException, NotFound
+from docker.errors import DockerException
 from docker.types import DeviceRequest
 from docker.types import Mount as EngineMount
 from packaging.version import Version
@@ -146,8 +146,9 @@ def remove_run(engine: Engine, run: str) -> None:
 
 def _remove(engine: Engine, name: str) -> None:
     # An engine that died has no running containers; one that hangs cannot be helped from here.
-    with suppress(NotFound, DockerException, RequestException):
-        engine.client.api.remove_container(name, force=True, v=True)
+    if engine.answers():
+        with suppress(DockerException, RequestException):
+            engine.client.api.remove_container(name, force=True, v=True)
 
 
 def _settings(engine: Engine, options: ContainerOptions) -> dict[str, Any]:

@@ -82,9 +82,10 @@ def arriving(engine: Engine, reference: str) -> Iterator[str]:
         with asked(engine, f"cannot name the image `{reference}`"):
             engine.client.api.tag(temporary, repository, tag)
     finally:
-        # An engine that died keeps what it had until the sweep.
-        with suppress(DockerException, RequestException):
-            engine.client.api.remove_image(temporary, force=True)
+        # An engine that died or hangs keeps what it had until the sweep.
+        if engine.answers():
+            with suppress(DockerException, RequestException):
+                engine.client.api.remove_image(temporary, force=True)
 
 
 def _sweep(engine: Engine, repository: str) -> None:
@@ -139,5 +140,7 @@ def asked(engine: Engine, what: str) -> Iterator[None]:
 
 def failure(engine: Engine, what: str, why: str) -> EngineError:
     """Return the error, with a hint where the engine's disk is full."""
-    hint = f"{engine.name} system df, then {engine.name} system prune" if _FULL in why else ""
+    hint = (
+        f"{engine.name} system df, then {engine.name} system prune" if _FULL in why.lower() else ""
+    )
     return EngineError(f"{what}: {engine.title}", why, hint)
