@@ -28,6 +28,7 @@ from torchkiln.recipe import recipe
 from torchkiln.unpack import Unpacker
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from torchkiln.lockfile import BaseLock, LockedDeb
@@ -68,8 +69,14 @@ def base_key(lock: BaseLock) -> str:
     return digest([made_by, layers.CODEC, [locked.sha256 for locked in lock.debs]])
 
 
-def build_base(store: Store, lock: BaseLock) -> Layer:
-    """Return the base's layer, made from the .debs in the store unless it is there already."""
+def build_base(
+    store: Store, lock: BaseLock, unpacked: Callable[[Path], object] = lambda _: None
+) -> Layer:
+    """Return the base's layer, made from the .debs in the store unless it is there already.
+
+    `unpacked` is told, while it is made, of a folder that holds all files of all packages; dpkg
+    replaces them afterwards.
+    """
     key = base_key(lock)
     with store.exclusive(f"base-{key}"):
         if (known := store.read_record("layers", key)) and store.has(known["digest"]):
@@ -83,6 +90,7 @@ def build_base(store: Store, lock: BaseLock) -> Layer:
             # Each package is unpacked, unpacked again by dpkg, and set up.
             with Progress("base", 3 * sum(sizes.values())) as progress:
                 _prepare(root, debs, store, lock, progress)
+                unpacked(root)
                 install(root, debs, lambda name: progress.advance(sizes.get(name, 0)))
             _clean(root)
             layer = write_layer(work / "layer", f"debian-{lock.release}", tree_entries(root))

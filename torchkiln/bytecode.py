@@ -36,10 +36,13 @@ _WHEEL: Final = "/run/wheel"
 
 @dataclass(frozen=True, kw_only=True)
 class Compiler:
-    """The Python of a base: `tree` is the unpacked base, `package` its Python's package version."""
+    """The Python of a base: `package` is the version of its package.
+
+    `tree` gives the unpacked base, for which it may have to wait.
+    """
 
     store: Store
-    tree: Path
+    tree: Callable[[], Path]
     python: str
     package: str
 
@@ -62,7 +65,7 @@ class Compiler:
 
 def _run(compiler: Compiler, wheel: Wheel, batch: Iterable[Source]) -> bytes:
     sandbox = Sandbox(
-        root=compiler.tree,
+        root=compiler.tree(),
         env={"PATH": "/usr/bin", "PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8"},
         mounts=(
             Mount(source=Path(compile_modules.__file__), target=_SCRIPT),

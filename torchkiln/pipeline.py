@@ -10,7 +10,7 @@ from torchkiln import catalog as catalogs
 from torchkiln import host
 from torchkiln.dockerfile import image_facts
 from torchkiln.engine import kiln
-from torchkiln.engine.kiln import Job, Stopwatch
+from torchkiln.engine.kiln import Job
 from torchkiln.fetch import fetch
 from torchkiln.files import write_atomic
 from torchkiln.lockfile import read_base_lock, read_variant_lock
@@ -19,6 +19,7 @@ from torchkiln.progress import say
 from torchkiln.render import render
 from torchkiln.sandbox import bubblewrap
 from torchkiln.smoke import last_report, report_folder, smoke
+from torchkiln.stopwatch import Stopwatch
 from torchkiln.store import Store, default_root
 
 if TYPE_CHECKING:

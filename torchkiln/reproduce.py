@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Final
 from torchkiln import pipeline
 from torchkiln.compare import layer_differences
 from torchkiln.engine import kiln
-from torchkiln.engine.kiln import Stopwatch
 from torchkiln.errors import ReproducibilityError
 from torchkiln.progress import say
+from torchkiln.stopwatch import Stopwatch
 from torchkiln.store import Store
 
 if TYPE_CHECKING:

@@ -53,7 +53,7 @@ def image_tree(store: Store, layers: Sequence[Layer]) -> Path:
 
     def fill(folder: Path) -> None:
         for part in parts:
-            _add(str(part), str(folder))
+            link_tree(str(part), str(folder))
 
     return _once(store, target, fill)
 
@@ -72,8 +72,8 @@ def _once(store: Store, target: Path, fill: Callable[[Path], None]) -> Path:
     return target
 
 
-def _add(part: str, folder: str) -> None:
-    """Add a layer to a tree. Layers only add: directories meet, files are equal where they do."""
+def link_tree(part: str, folder: str) -> None:
+    """Add a tree to another by hard links: directories meet, files are equal where they do."""
     there = {entry.name: entry for entry in _entries(folder)}
     for entry in _entries(part):
         target = f"{folder}/{entry.name}"
@@ -84,7 +84,7 @@ def _add(part: str, folder: str) -> None:
             elif not there[entry.name].is_dir(follow_symlinks=False):
                 what = f"a layer has a folder where another has a file or a link: {target}"
                 raise ArchiveError(what)
-            _add(entry.path, target)
+            link_tree(entry.path, target)
         else:
             with contextlib.suppress(FileExistsError):
                 os.link(entry.path, target, follow_symlinks=False)

@@ -31,7 +31,7 @@ def compiled(folder: Path, wheel: Wheel, data: bytes, package: str = "1") -> dic
     """Return the bytecode of the wheel by path, as the host's Python makes it."""
     store = Store(folder / "store")
     assert wheel.locked.sha256 == store.put(data)
-    compiler = Compiler(store=store, tree=HOST, python=tag(), package=package)
+    compiler = Compiler(store=store, tree=lambda: HOST, python=tag(), package=package)
     entries = [entry for job in compiler.jobs(wheel) for entry in job()]
     return {entry.path: read(entry) for entry in entries}
 
@@ -125,7 +125,7 @@ def test_module_that_does_not_compile_gets_none_and_the_others_do(
 def test_wheel_of_many_modules_is_compiled_in_fixed_parts(tmp_path: Path) -> None:
     draft = Draft(members={f"demo/m{number:04}.py": CODE for number in range(_BATCH + 1)})
     wheel = draft.read(tmp_path)
-    compiler = Compiler(store=Store(tmp_path), tree=HOST, python=tag(), package="1")
+    compiler = Compiler(store=Store(tmp_path), tree=lambda: HOST, python=tag(), package="1")
 
     assert 2 == len(compiler.jobs(wheel))
 
@@ -154,7 +154,7 @@ def test_failure_of_the_compiler_names_the_wheel_and_keeps_nothing(tmp_path: Pat
     store = Store(tmp_path / "store")
     store.blob("").mkdir(parents=True)
     store.blob(wheel.locked.sha256).write_bytes(b"no zip")
-    compiler = Compiler(store=store, tree=HOST, python=tag(), package="1")
+    compiler = Compiler(store=store, tree=lambda: HOST, python=tag(), package="1")
 
     with pytest.raises(BuildError, match=r"demo-1\.0.*\n.*BadZipFile|bytecode") as caught:
         compiler.jobs(wheel)[0]()

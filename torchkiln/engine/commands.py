@@ -14,11 +14,11 @@ from torchkiln.engine.connection import check_name, connect
 from torchkiln.engine.containers import ContainerOptions, attach, container
 from torchkiln.engine.images import find_made
 from torchkiln.engine.images import push as push_image
-from torchkiln.engine.kiln import Stopwatch
 from torchkiln.errors import DriftError
 from torchkiln.image import REPOSITORY
 from torchkiln.progress import say
 from torchkiln.run import parse_mount
+from torchkiln.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

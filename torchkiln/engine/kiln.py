@@ -2,15 +2,13 @@
 
 Each wheel layer is keyed by what it is made from and found again in the store's records, so that a
 build does only what no build did before. Bytecode is made on one pool of workers and layers are
-written on another, because a layer waits for its bytecode.
+written on another, because a layer waits for its bytecode; dpkg installs the base beside them.
 """
 
 from __future__ import annotations
 
 import os
-import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -31,16 +29,17 @@ from torchkiln.lockfile import digest
 from torchkiln.plan import plan_layers
 from torchkiln.progress import Progress
 from torchkiln.recipe import recipe
-from torchkiln.tree import layer_tree
+from torchkiln.tree import layer_tree, link_tree
 from torchkiln.wheel import Wheel, read_wheel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from torchkiln.catalog import Base, Variant
     from torchkiln.lockfile import BaseLock, LockedWheel, VariantLock
     from torchkiln.plan import WheelGroup
+    from torchkiln.stopwatch import Stopwatch
     from torchkiln.store import Store
     from torchkiln.venv import Venv
 
@@ -87,22 +86,6 @@ class LayerPart:
         return sum(len(wheel.sources) for wheel in self.wheels)
 
 
-@dataclass
-class Stopwatch:
-    """Seconds by stage."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Add the time that the block takes to `name`."""
-        start = time.monotonic()
-        try:
-            yield
-        finally:
-            self.seconds[name] = round(self.seconds.get(name, 0) + time.monotonic() - start, 2)
-
-
 def space_needed(job: Job) -> int:
     """Return an upper estimate of the bytes that the build and a run of the image will write.
 
@@ -117,19 +100,50 @@ def build(job: Job, watch: Stopwatch) -> Image:
     """Return the image of `job`, whose inputs are all in the store. Uses no network."""
     job.store.sweep()
     groups = plan_layers(job.lock)
-    keys = {group.name: _layer_key(job, group) for group in groups}
-    with watch.stage("base"):
-        base = build_base(job.store, job.base_lock)
-    with watch.stage("layers"):
-        missing = [group for group in groups if not _known(job.store, keys[group.name])]
-        if missing:
-            _build_layers(job, base, groups, missing, keys)
-        known = [_known(job.store, keys[group.name]) for group in groups]
+    missing = [group for group in groups if not _known(job.store, _layer_key(job, group))]
+    with watch.stage("layers"), job.store.workspace() as scratch:
+        base = BaseWork(job=job, scratch=scratch, watch=watch)
+        layer = _build_layers(job, groups, missing, base) if missing else base.build()
+        known = [_known(job.store, _layer_key(job, group)) for group in groups]
     with watch.stage("image"):
         own = _own_layer(job)
-        made = [base, *(layer for layer in known if layer), own]
+        made = [layer, *(one for one in known if one), own]
         config = image_config(job.base, job.variant, job.lock, job.base_lock)
         return write_image(job.store, job.variant.id, made, config)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseWork:
+    """The base, which is built while layers of wheels are.
+
+    `python` is a folder with an unpacked base, so that modules can be compiled before dpkg has set
+    up the packages: it is there long before the base's layer is.
+    """
+
+    job: Job
+    scratch: Path
+    watch: Stopwatch
+    python: Future[Path] = field(default_factory=Future)
+
+    def build(self) -> Layer:
+        """Return the base's layer."""
+        try:
+            with self.watch.stage("base"):
+                layer = build_base(self.job.store, self.job.base_lock, self._take)
+            if not self.python.done():
+                self.python.set_result(layer_tree(self.job.store, layer))
+        except BaseException as error:
+            if not self.python.done():
+                self.python.set_exception(error)
+            raise
+        return layer
+
+    def _take(self, unpacked: Path) -> None:
+        """Keep the files as they are now: dpkg gives its own to their names, and leaves these."""
+        tree = self.scratch / "python"
+        tree.mkdir()
+        link_tree(str(unpacked), str(tree))
+        self.python.set_result(tree)
 
 
 def _layer_key(job: Job, group: WheelGroup) -> str:
@@ -153,12 +167,9 @@ def _known(store: Store, key: str) -> Layer | None:
 
 
 def _build_layers(
-    job: Job,
-    base: Layer,
-    groups: Sequence[WheelGroup],
-    missing: Sequence[WheelGroup],
-    keys: dict[str, str],
-) -> None:
+    job: Job, groups: Sequence[WheelGroup], missing: Sequence[WheelGroup], base: BaseWork
+) -> Layer:
+    """Write the missing layers of wheels and return the base's."""
     locked = [wheel for group in groups for wheel in group.wheels]
     with ThreadPoolExecutor() as pool:
         read = {wheel.locked.name: wheel for wheel in pool.map(partial(_read, job), locked)}
@@ -166,7 +177,7 @@ def _build_layers(
     complete(entry for wheel in read.values() for entry in wheel.entries)
     parts = [
         LayerPart(
-            key=keys[group.name],
+            key=_layer_key(job, group),
             name=group.name,
             wheels=tuple(read[wheel.name] for wheel in group.wheels),
         )
@@ -174,18 +185,20 @@ def _build_layers(
     ]
     compiler = Compiler(
         store=job.store,
-        tree=layer_tree(job.store, base),
+        tree=base.python.result,
         python=job.base.python,
         package=job.python_package,
     )
-    _write_layers(job.store, parts, compiler)
+    return _write_layers(job.store, parts, compiler, base)
 
 
 def _read(job: Job, wheel: LockedWheel) -> Wheel:
     return read_wheel(job.store.checked(wheel.sha256, wheel.file), wheel, job.venv)
 
 
-def _write_layers(store: Store, parts: Sequence[LayerPart], compiler: Compiler) -> None:
+def _write_layers(
+    store: Store, parts: Sequence[LayerPart], compiler: Compiler, base: BaseWork
+) -> Layer:
     cores = len(os.sched_getaffinity(0))
     with (
         Progress("layers", sum(part.size for part in parts)) as progress,
@@ -202,20 +215,16 @@ def _write_layers(store: Store, parts: Sequence[LayerPart], compiler: Compiler) 
             writers.submit(_write, store, part, compiled, progress)
             for part in sorted(parts, key=lambda part: part.modules)
         ]
-        _finish(written, compilers, writers)
-
-
-def _finish(
-    written: Sequence[Future[None]], compilers: ThreadPoolExecutor, writers: ThreadPoolExecutor
-) -> None:
-    """Wait for all layers; on the first failure (or Ctrl-C) start nothing more."""
-    try:
-        for future in written:
-            future.result()
-    except BaseException:
-        writers.shutdown(wait=False, cancel_futures=True)
-        compilers.shutdown(wait=False, cancel_futures=True)
-        raise
+        # In this thread, which is the one that Ctrl-C reaches.
+        try:
+            layer = base.build()
+            for future in written:
+                future.result()
+        except BaseException:
+            writers.shutdown(wait=False, cancel_futures=True)
+            compilers.shutdown(wait=False, cancel_futures=True)
+            raise
+    return layer
 
 
 def _write(
