@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import json
 import signal
 import subprocess
@@ -263,6 +264,26 @@ def export(c: Context, output: str, cpu: bool = False, cuda: str = "") -> None:
         write_archive(image.layout, sys.stdout.buffer)
     else:
         reports.write_file(Path(output), lambda stream: write_archive(image.layout, stream))
+
+
+@task(
+    iterable=["variant", "arm"],
+    help={
+        "variant": "a variant to measure, more than once (default: cpu and cu117)",
+        "arm": "an arm to measure, more than once (default: all)",
+        "rounds": "how often each build is measured; medians are reported",
+        "add": "add the runs to those in benchmarks/results.json",
+    },
+)
+@_expected
+def bench(
+    c: Context, variant: list[str], arm: list[str], rounds: int = 3, add: bool = False
+) -> None:
+    """Measure builds side by side with what people use today. Takes hours."""
+    bench_ = importlib.import_module("benchmarks.bench")
+    project = pipeline.open_project(ROOT)
+    variants = [project.catalog.variant(name) for name in variant or ("cpu", "cu117")]
+    print(bench_.run(project, variants, rounds=rounds, only=arm, add=add))
 
 
 @task(

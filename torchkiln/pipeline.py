@@ -171,6 +171,7 @@ def as_json(report: BuildReport) -> dict[str, Any]:
                 "diff_id": f"sha256:{layer.diff_id}",
                 "digest": f"sha256:{layer.digest}",
                 "size": layer.size,
+                "unpacked": layer.unpacked,
             }
             for layer in image.layers
         ],

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from torchkiln.engine.connection import Engine
     from torchkiln.engine.images import EngineImage
     from torchkiln.engine.kiln import Job
-from torchkiln.stopwatch import Stopwatch
+    from torchkiln.stopwatch import Stopwatch
 
 _OLDEST_DOCKER: Final = 23
 """Its BuildKit (0.11) is the first with named contexts from layouts and heredocs built in."""

@@ -21,22 +21,26 @@ def read_engine_image(engine: Engine, image: EngineImage) -> ImageListing:
     """Return what `image` holds; nothing is written to disk on the way."""
     what = f"cannot read the image `{image.reference}`"
     with asked(engine, what), Progress("reading", None) as progress:
-        stream = _Chunks(engine.client.api.get_image(image.reference), progress.advance)
+        stream = ChunkStream(engine.client.api.get_image(image.reference), progress.advance)
         return read_archive(cast("IO[bytes]", io.BufferedReader(stream)), image.reference)
 
 
-class _Chunks(io.RawIOBase):
+class ChunkStream(io.RawIOBase):
     """An iterator of bytes as a file; `advance` is told how many were taken from it."""
 
-    def __init__(self, chunks: Iterator[bytes], advance: Callable[[int], object]) -> None:
+    def __init__(
+        self, chunks: Iterator[bytes], advance: Callable[[int], object] = lambda _: None
+    ) -> None:
         self._chunks = chunks
         self._advance = advance
         self._rest = b""
 
     def readable(self) -> bool:
+        """Tell that it can be read."""
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        """Give what is left of a chunk, else of the next."""
         while not self._rest:
             chunk = next(self._chunks, None)
             if chunk is None:
