@@ -93,6 +93,7 @@ def test_json_is_one_object_with_the_keys_that_machines_rely_on() -> None:
         "diff_id": "sha256:d1",
         "digest": "sha256:b1",
         "size": 30_000_000,
+        "unpacked": 90_000_000,
     } == found["layers"][0]
 
 
