@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
-import platform
 import subprocess
 import sys
-import time
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
+from benchmarks import report
 from benchmarks.arms import Bench, arms
-from benchmarks.measure import Cost, measured
+from benchmarks.measure import measured
 from benchmarks.peers import EXTRAS
+from benchmarks.results import Results, document, read
 from benchmarks.wheelset import wheel_sets
 from torchkiln import pipeline
 from torchkiln.engine.connection import connect
@@ -25,7 +21,8 @@ from torchkiln.progress import say
 from torchkiln.store import remove_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from benchmarks.arms import Arm
     from benchmarks.sizes import LayerSize
@@ -40,19 +37,6 @@ _BASE: Final = "debian:bookworm-slim"
 _LIMIT: Final = "limit"
 
 
-@dataclass(kw_only=True)
-class Results:
-    """All that was measured, by variant, arm and scenario; `images` by variant and arm."""
-
-    costs: dict[tuple[str, str, str], list[Cost]] = field(default_factory=dict)
-    images: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
-
-    def add(self, variant: str, arm: str, scenario: str, cost: Cost) -> None:
-        """Keep one run."""
-        self.costs.setdefault((variant, arm, scenario), []).append(cost)
-        say(f"{variant} {arm} {scenario}: {cost.wall:.1f} s, {cost.cpu:.1f} CPU s")
-
-
 def run(
     project: Project,
     variants: Sequence[Variant],
@@ -61,30 +45,38 @@ def run(
     only: Sequence[str],
     add: bool,
 ) -> Path:
-    """Measure and write `benchmarks/results.json`; return its path.
+    """Measure; write `benchmarks/results.json`, its path is returned, and what shows it.
 
     `only` names arms, all where it is empty; with `add` the runs come to those of the file. Nothing
     else may run on the machine meanwhile.
     """
-    target = project.root / "benchmarks/results.json"
-    results = _read(target) if add else Results()
+    target = project.root / report.RESULTS
+    results = read(target) if add else Results()
+    warm: set[str] = set()
     with connect("docker", project.environ) as engine:
         _check(engine)
         for number in range(rounds):
             for variant in variants:
                 say(f"round {number + 1} of {rounds}: {variant.id}")
-                _round(project, variant, engine, only, results)
-                write_atomic(target, _document(results, engine))
+                for arm, bench in _arms(project, variant, engine, only, results):
+                    if arm.id not in warm:  # fills the caches of downloads
+                        arm.clear()
+                        arm.build(bench.sets[0])
+                        warm.add(arm.id)
+                    _run_arm(arm, bench, results)
+                    write_atomic(target, document(results, engine.version))
+                    report.write(project.root)
     return target
 
 
-def _round(
+def _arms(
     project: Project,
     variant: Variant,
     engine: Engine,
     only: Sequence[str],
     results: Results,
-) -> None:
+) -> Iterator[tuple[Arm, Bench]]:
+    """Measure the limit, then give the arms one after the other."""
     pipeline.fetch_inputs(project, variant)
     work = project.store.root / "bench"
     remove_tree(work)
@@ -101,16 +93,14 @@ def _round(
     _measure_limit(bench, results)
     for arm in arms(bench, _extras(work)):
         if not only or arm.id in only:
-            _run_arm(arm, bench, results)
+            yield arm, bench
     remove_tree(work)
 
 
 def _run_arm(arm: Arm, bench: Bench, results: Results) -> None:
+    """Measure one round of an arm; look at its images, too, if none did."""
     variant = bench.variant.id
     first = (variant, arm.id) not in results.images
-    if first:  # fills the caches of downloads, and pulls what is to be pulled
-        arm.clear()
-        arm.build(bench.sets[0])
     arm.clear()
     before: list[LayerSize] = []
     image: dict[str, Any] = {"pull": {}}
@@ -163,56 +153,3 @@ def _check(engine: Engine) -> None:
     )
     if found.returncode:
         subprocess.run(engine.command("pull", _BASE), env=engine.environ, check=True)
-
-
-def _read(path: Path) -> Results:
-    """Return the results of an earlier run."""
-    body = json.loads(path.read_text(encoding="utf-8"))
-    results = Results()
-    for one in body["costs"]:
-        key = one["variant"], one["arm"], one["scenario"]
-        results.costs[key] = [Cost(**cost) for cost in one["runs"]]
-    for image in body["images"]:
-        results.images[image.pop("variant"), image.pop("arm")] = image
-    return results
-
-
-def _document(results: Results, engine: Engine) -> str:
-    """Return the results as JSON, with medians."""
-    body = {
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "machine": _machine(),
-        "docker": engine.version,
-        "costs": [
-            {
-                "variant": variant,
-                "arm": arm,
-                "scenario": scenario,
-                "median": {name: median(asdict(cost)[name] for cost in costs) for name in _FIELDS},
-                "runs": [asdict(cost) for cost in costs],
-            }
-            for (variant, arm, scenario), costs in results.costs.items()
-        ],
-        "images": [
-            {"variant": variant, "arm": arm, **image}
-            for (variant, arm), image in results.images.items()
-        ],
-    }
-    return json.dumps(body, indent=1) + "\n"
-
-
-_FIELDS: Final = ("wall", "cpu", "memory")
-
-
-def _machine() -> dict[str, Any]:
-    names = [
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
-    return {
-        "cores": len(os.sched_getaffinity(0)),
-        "processor": names[0] if names else platform.machine(),
-        "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "kernel": platform.release(),
-    }
