@@ -47,7 +47,7 @@ def with_base(kiln: Kiln, cpu: dict[str, Any], fetched: Kiln) -> Kiln:
     return fetched
 
 
-@pytest.mark.parametrize("kills", [7, pytest.param(30, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [5, pytest.param(30, marks=pytest.mark.slow)])
 def test_builds_killed_at_any_point_leave_a_store_to_be_trusted(
     cpu: dict[str, Any], fetched: Kiln, kills: int
 ) -> None:

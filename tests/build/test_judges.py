@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
 RUNS = {
     "as it is": (),
-    "read-only": ("--read-only", "--tmpfs", "/tmp"),  # noqa: S108 - the container's own
-    "any user": ("--user", "12345:0"),
+    "read-only, any user": (
+        *("--read-only", "--tmpfs", "/tmp"),  # noqa: S108 - the container's own
+        *("--user", "12345:0"),
+    ),
 }
 
 
