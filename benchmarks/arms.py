@@ -49,11 +49,10 @@ class Bench:
 
 
 class Arm(Protocol):
-    """A builder: `id` in results, `title` for people, `left_out` what is not as in the original."""
+    """A builder: `id` names it in results; `downloads` tells whether its first build does."""
 
     id: str
-    title: str
-    left_out: str
+    downloads: bool
 
     def clear(self) -> None:
         """Forget everything but downloads."""
@@ -69,8 +68,7 @@ class KilnArm:
     """`kiln build`, with a store that holds the inputs."""
 
     id = "kiln"
-    title = "kiln"
-    left_out = ""
+    downloads = False
     options: tuple[str, ...] = ()
 
     def __init__(self, bench: Bench) -> None:
@@ -129,8 +127,6 @@ class DockerfileArm(KilnArm):
     """`kiln build --engine docker`: the rendered Dockerfile; Debian is given, as to the recipes."""
 
     id = "dockerfile"
-    title = "our Dockerfile on BuildKit"
-    left_out = "nothing; Debian with Python is given"
     options = ("--engine", "docker")
 
     def clear(self) -> None:
@@ -150,9 +146,11 @@ class DockerfileArm(KilnArm):
 class RecipeArm:
     """A recipe's Dockerfile, built by `docker buildx build --load`."""
 
+    downloads = True
+
     def __init__(self, bench: Bench, peer: Peer, extras: Path) -> None:
         self.bench = bench
-        self.id, self.title, self.left_out = peer.id, peer.title, peer.left_out
+        self.id = peer.id
         self.context = bench.work / f"{self.id}-context"
         remove_tree(self.context)
         self.context.mkdir(parents=True)

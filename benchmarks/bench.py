@@ -59,7 +59,7 @@ def run(
             for variant in variants:
                 say(f"round {number + 1} of {rounds}: {variant.id}")
                 for arm, bench in _arms(project, variant, engine, only, results):
-                    if arm.id not in warm:  # fills the caches of downloads
+                    if arm.downloads and arm.id not in warm:  # fill its caches
                         arm.clear()
                         arm.build(bench.sets[0])
                         warm.add(arm.id)

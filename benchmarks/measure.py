@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from torchkiln.errors import EngineError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -33,12 +35,8 @@ class Cost:
     memory: int
 
 
-class CommandError(Exception):
-    """A command of the benchmark failed."""
-
-
 def measured(command: Sequence[str], env: Mapping[str, str], cwd: Path) -> Cost:
-    """Run `command` to its end and return what it cost; one that fails raises `CommandError`."""
+    """Run `command` to its end and return what it cost; one that fails raises `EngineError`."""
     os.sync()  # what others left to be written must not count here
     watcher = _Memory()
     cpu, start = _busy(), time.monotonic()
@@ -48,8 +46,8 @@ def measured(command: Sequence[str], env: Mapping[str, str], cwd: Path) -> Cost:
         )
     wall = time.monotonic() - start
     if done.returncode:
-        message = f"{' '.join(command)}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
-        raise CommandError(message)
+        what = f"a command of the benchmark failed: `{' '.join(command)}`"
+        raise EngineError(what, f"{done.stdout[-2000:]}\n{done.stderr[-4000:]}".strip())
     return Cost(wall=round(wall, 2), cpu=round(_busy() - cpu, 2), memory=watcher.peak)
 
 

@@ -55,7 +55,8 @@ def read_layer(stream: IO[bytes], name: Callable[[str], str]) -> LayerListing:
     head = buffered.peek(_HEADER)[:_HEADER]
     if head.startswith(_ZSTD):
         what = "a layer is compressed with zstd, which cannot be read yet"
-        raise ArchiveError(what, hint="push it with gzip: docker buildx build --output ...")
+        export = "--output type=docker,compression=gzip,force-compression=true"
+        raise ArchiveError(what, hint=f"docker buildx build {export} FOLDER")
     if head.startswith(_GZIP):
         unpacked = igzip.open(buffered)  # type: ignore[no-untyped-call]
     else:

@@ -1,6 +1,7 @@
 # What jupyter/docker-stacks' pytorch-notebook does beneath its notebook, and torch on it.
 FROM debian:bookworm-slim
-RUN --mount=type=cache,target=/var/cache/apt --mount=type=cache,target=/var/lib/apt/lists \
+RUN --mount=type=cache,target=/var/cache/apt,sharing=locked \
+    --mount=type=cache,target=/var/lib/apt/lists,sharing=locked \
     apt-get update --yes && apt-get upgrade --yes \
     && apt-get install --yes --no-install-recommends \
         ca-certificates locales netbase python3 python3-venv sudo tini wget \

@@ -1,7 +1,8 @@
 # The stages of pytorch/pytorch's own Dockerfile, for its `runtime` images.
 ARG CUDA
 FROM debian:bookworm-slim AS dev-base
-RUN --mount=type=cache,target=/var/cache/apt --mount=type=cache,target=/var/lib/apt/lists \
+RUN --mount=type=cache,target=/var/cache/apt,sharing=locked \
+    --mount=type=cache,target=/var/lib/apt/lists,sharing=locked \
     apt-get update && apt-get install --yes --no-install-recommends \
         build-essential ca-certificates ccache cmake curl git libjpeg-dev libpng-dev \
         python3 python3-pip python-is-python3 python3-dev
@@ -21,12 +22,14 @@ RUN python3 -c 'import torch'
 
 FROM debian:bookworm-slim AS official
 ARG CUDA
-RUN --mount=type=cache,target=/var/cache/apt --mount=type=cache,target=/var/lib/apt/lists \
+RUN --mount=type=cache,target=/var/cache/apt,sharing=locked \
+    --mount=type=cache,target=/var/lib/apt/lists,sharing=locked \
     apt-get update && apt-get install --yes --no-install-recommends \
         ca-certificates libjpeg-dev libpng-dev python-is-python3 python3 python3-dev python3-pip
 COPY --from=pytorch-installs /usr/local/lib/python3.11 /usr/local/lib/python3.11
 COPY --from=pytorch-installs /usr/local/bin /usr/local/bin
-RUN --mount=type=cache,target=/var/cache/apt --mount=type=cache,target=/var/lib/apt/lists \
+RUN --mount=type=cache,target=/var/cache/apt,sharing=locked \
+    --mount=type=cache,target=/var/lib/apt/lists,sharing=locked \
     if [ -n "$CUDA" ]; then \
         apt-get update && apt-get install --yes --no-install-recommends gcc; \
     fi

@@ -13,9 +13,10 @@ from wheels import CODE, VENV, Draft, layer_of
 
 from benchmarks import report
 from benchmarks.chart import Panel, chart
-from benchmarks.measure import CommandError, Cost, measured
+from benchmarks.measure import Cost, measured
 from benchmarks.results import Results, document, read
 from benchmarks.wheelset import link_wheels, wheel_sets
+from torchkiln.errors import EngineError
 from torchkiln.lockfile import VariantLock
 from torchkiln.store import Store
 from torchkiln.wheel import read_wheel
@@ -100,7 +101,7 @@ def test_cost_is_the_commands_own(tmp_path: Path) -> None:
 
 
 def test_command_that_fails_is_an_error_with_its_words(tmp_path: Path) -> None:
-    with pytest.raises(CommandError, match="it broke"):
+    with pytest.raises(EngineError, match="it broke"):
         measured([sys.executable, "-c", "raise SystemExit('it broke')"], os.environ, tmp_path)
 
 
