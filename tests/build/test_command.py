@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from kiln_runs import OFFLINE, Kiln, cpu_job, file_sha256, identity, leftovers, which
+from kiln_runs import OFFLINE, Kiln, cpu_job, file_sha256, identity, leftovers, share, which
 
 from torchkiln.archive import open_gzip
 from torchkiln.errors import FetchError
@@ -105,6 +106,17 @@ def test_fetched_inputs_build_without_a_network(cpu: dict[str, Any], fetched: Ki
     again = replace(fetched, prefix=OFFLINE).build()
 
     assert identity(cpu) == identity(again)
+
+
+def test_where_nothing_is_missing_nothing_is_unpacked(
+    kiln: Kiln, cpu: dict[str, Any], fetched: Kiln
+) -> None:
+    made = [layer["digest"].removeprefix("sha256:") for layer in cpu["layers"]]
+    share(kiln.home, fetched.home, made)
+    shutil.copytree(kiln.home / "records", fetched.home / "records", dirs_exist_ok=True)
+
+    assert identity(cpu) == identity(fetched.build())
+    assert not (fetched.home / "trees").exists()
 
 
 def test_a_missing_input_is_named_where_there_is_no_network(fetched: Kiln) -> None:

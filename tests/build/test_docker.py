@@ -382,3 +382,19 @@ def test_podmans_socket_does_for_dockers(
     assert (0, "hello\n") == (done.returncode, done.stdout), done.stderr
     assert load.returncode == 0, load.stderr
     assert "loaded into Podman" in load.stderr
+
+
+@pytest.mark.slow
+def test_the_cuda_images_of_the_two_engines_differ_in_nothing(
+    docker_kiln: Kiln, docker: Engine, built: Callable[[str], dict[str, Any]]
+) -> None:
+    """Among its layers are some of wheels that hold no module to be compiled."""
+    built("cu117")
+    document = docker_kiln.build("--cuda", "117", "--engine", "docker")
+
+    done = docker_kiln("diff", "cu117@kiln", "cu117@docker")
+    docker("image", "rm", "--force", "torchkiln:cu117")
+
+    assert document["smoke"]["passed"]
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.startswith("the same: ")

@@ -102,8 +102,11 @@ def build(job: Job, watch: Stopwatch) -> Image:
     groups = plan_layers(job.lock)
     missing = [group for group in groups if not _known(job.store, _layer_key(job, group))]
     with watch.stage("layers"), job.store.workspace() as scratch:
-        base = BaseWork(job=job, scratch=scratch, watch=watch)
-        layer = _build_layers(job, groups, missing, base) if missing else base.build()
+        if missing:
+            base = BaseWork(job=job, scratch=scratch, watch=watch)
+            layer = _build_layers(job, groups, missing, base)
+        else:  # no module is to be compiled, so no Python is to be unpacked
+            layer = build_base(job.store, job.base_lock)
         known = [_known(job.store, _layer_key(job, group)) for group in groups]
     with watch.stage("image"):
         own = _own_layer(job)
