@@ -9,7 +9,7 @@ from xml.sax.saxutils import escape
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_NAME: Final = 230  # pixels for the names, then the panels
+_NAME: Final = 260  # pixels for the names, then the panels
 _PANEL: Final = 215
 _BAR: Final = 140  # the longest bar; its number follows
 _ROW: Final = 26
