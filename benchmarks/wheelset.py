@@ -11,6 +11,7 @@ import zipfile
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from torchkiln.files import sha256_of
 from torchkiln.lockfile import dump, variant_lock_path
 
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ def _with_rebuilt(lock: VariantLock, name: str, store: Store, work: Path) -> Var
     before = lock.wheel(name)
     path = work / before.file
     _rebuild(store.blob(before.sha256), path, f"{name}/__init__.py")
-    sha256 = _sha256(path)
+    with path.open("rb") as stream:
+        sha256 = sha256_of(stream)
     after = replace(before, sha256=sha256, size=path.stat().st_size)
     store.adopt(path, sha256)
     wheels = tuple(after if wheel == before else wheel for wheel in lock.wheels)
@@ -95,11 +97,3 @@ def _renewed(record: bytes, changed: str, digest: bytes, size: int) -> bytes:
     for row in csv.reader(io.StringIO(record.decode())):
         writer.writerow([changed, f"sha256={encoded}", size] if row[:1] == [changed] else row)
     return stream.getvalue().encode()
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while data := stream.read(1 << 20):
-            digest.update(data)
-    return digest.hexdigest()

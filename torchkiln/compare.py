@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import tarfile
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final
 
 from torchkiln.archive import open_gzip
+from torchkiln.files import sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,13 +63,6 @@ def _members(path: Path) -> dict[str, dict[str, str]]:
             fields["mode"] = f"{member.mode:o}"
             # Of a link, extractfile() raises StreamError.
             if member.isfile() and (content := archive.extractfile(member)):
-                fields["content"] = _sha256(content)
+                fields["content"] = sha256_of(content)
             found[member.name] = fields
     return found
-
-
-def _sha256(content: IO[bytes]) -> str:
-    digest = hashlib.sha256()
-    while data := content.read(1 << 20):
-        digest.update(data)
-    return digest.hexdigest()

@@ -1,11 +1,13 @@
-"""Write files so that a reader sees the old bytes or the new ones, and never half of either."""
+"""Files: written so that a reader sees the old bytes or the new ones, linked, and hashed."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import IO
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
@@ -32,3 +34,11 @@ def link_or_copy(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:
         shutil.copy2(source, target)
+
+
+def sha256_of(stream: IO[bytes]) -> str:
+    """Return the sha256 (hex) of all that can be read from `stream`."""
+    digest = hashlib.sha256()
+    while data := stream.read(1 << 20):
+        digest.update(data)
+    return digest.hexdigest()
