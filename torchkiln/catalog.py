@@ -32,7 +32,8 @@ class Variant:
     """One image: `cuda` is major.minor, None for the CPU; `packages` are PEP 508 requirements.
 
     `torch` is a plain version (`2.0.1`); `index` is a key of `Catalog.indexes` where torch's wheel
-    comes from when it is not the user's configured index.
+    comes from when it is not the user's configured index. `ended` (YYYY-MM-DD) is the day from
+    which no torch comes for this CUDA any more, and `replacement` the variant to go to.
     """
 
     id: str
@@ -40,6 +41,8 @@ class Variant:
     cuda: str | None
     index: str | None
     packages: tuple[str, ...]
+    ended: str | None = None
+    replacement: str | None = None
 
     @property
     def flag(self) -> str:
@@ -132,7 +135,10 @@ def _catalog(top: Place) -> Catalog:
     entries = fields["variants"].entries() if "variants" in fields else {}
     if "variants" in fields and not entries:
         fields["variants"].fault("holds no variant")
-    variants = tuple(_variant(name, place, base.python, indexes) for name, place in entries.items())
+    variants = tuple(
+        _variant(name, place, base.python, indexes, list(entries))
+        for name, place in entries.items()
+    )
     return Catalog(base=base, indexes=indexes, variants=variants)
 
 
@@ -151,16 +157,28 @@ def _base(place: Place) -> Base:
     return Base(release=release, python=python, packages=packages)
 
 
-def _variant(name: str, place: Place, python: str, indexes: dict[str, str]) -> Variant:
-    """Read one entry of `variants`."""
-    fields = place.fields(["torch", "packages"], ["cuda", "index"])
+def _variant(
+    name: str, place: Place, python: str, indexes: dict[str, str], names: list[str]
+) -> Variant:
+    """Read one entry of `variants`, whose ids are `names`."""
+    fields = place.fields(["torch", "packages"], ["cuda", "index", "ended", "replacement"])
     torch = read.torch(fields["torch"], python) if "torch" in fields else ""
     cuda = read.cuda(fields["cuda"]) if "cuda" in fields else None
     index = fields["index"].text() if "index" in fields else None
     if index and index not in indexes:
         fields["index"].fault(f"unknown index: `{index}`{did_you_mean(index, indexes)}")
+    ended, replacement = None, None
     if cuda != "":
         read.check_id(name, place, cuda)
         fields.get("cuda", place).fault_if(compat.build_fault(torch, cuda, index))
+        ended, replacement = read.end_of_life(place, fields, cuda, names[names.index(name) + 1 :])
     packages = read.requirements(place, read.items(fields, "packages"), torch)
-    return Variant(id=name, torch=torch, cuda=cuda, index=index, packages=packages)
+    return Variant(
+        id=name,
+        torch=torch,
+        cuda=cuda,
+        index=index,
+        packages=packages,
+        ended=ended,
+        replacement=replacement,
+    )

@@ -88,6 +88,25 @@ def check_id(name: str, place: Place, cuda: str | None) -> None:
         place.fault(f"the id disagrees with `cuda`: a variant with {having} is `{expected}`")
 
 
+def end_of_life(
+    variant: Place, fields: dict[str, Place], cuda: str | None, later: Sequence[str]
+) -> tuple[str | None, str | None]:
+    """Read `ended` and `replacement`: both or none, not at odds with the facts, one of `later`."""
+    ended = fields["ended"].text() if "ended" in fields else None
+    replacement = fields["replacement"].text() if "replacement" in fields else None
+    known = compat.end_of(cuda) if cuda else None
+    if ended and ended != known:
+        having = f"CUDA {cuda}" if cuda else "a variant without CUDA"
+        right = f'ended on "{known}"' if known else "has not ended"
+        fields["ended"].fault(f"by the releases that are known, {having} {right}")
+    if (ended is None) != (replacement is None):
+        variant.fault("`ended` and `replacement` go together")
+    if replacement and replacement not in later:
+        text = f"not a variant after this one: `{replacement}`{did_you_mean(replacement, later)}"
+        fields["replacement"].fault(text)
+    return ended, replacement
+
+
 def requirements(variant: Place, places: Sequence[Place], torch: str) -> tuple[str, ...]:
     """Read the companions, each by itself and then all against `torch` ("" where unknown)."""
     specifiers: dict[NormalizedName, SpecifierSet] = {}

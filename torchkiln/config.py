@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from torchkiln.drivers import floor
 from torchkiln.venv import Venv
 
 if TYPE_CHECKING:
@@ -27,9 +28,6 @@ ENTRYPOINT: Final = (f"/{HOME}/bin/entrypoint",)
 COMMAND: Final = ("/bin/bash",)
 
 _SYSTEM_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-# Minor-version compatibility floors (NVIDIA's CUDA compatibility guide), by CUDA's major version.
-_DRIVER_FLOOR: Final = {"11": "450.80.02", "12": "525.60.13", "13": "580"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,13 +99,12 @@ def environment(variant: Variant) -> dict[str, str]:
 
 
 def _nvidia(cuda: str) -> dict[str, str]:
-    floor = _DRIVER_FLOOR[cuda.partition(".")[0]]
     return {
         # enroot's and Docker's hooks give no GPU without the first, no libcuda without the second.
         "NVIDIA_VISIBLE_DEVICES": "all",
         "NVIDIA_DRIVER_CAPABILITIES": "compute,utility",
         # A space means "or": a driver of this CUDA, or one that runs it by compatibility.
-        "NVIDIA_REQUIRE_CUDA": f"cuda>={cuda} driver>={floor}",
+        "NVIDIA_REQUIRE_CUDA": f"cuda>={cuda} driver>={floor(cuda)}",
         # GKE mounts the driver here and runs no ldconfig.
         "LD_LIBRARY_PATH": "/usr/local/nvidia/lib:/usr/local/nvidia/lib64",
     }

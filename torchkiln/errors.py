@@ -114,3 +114,15 @@ class DifferenceError(KilnError):
     """Two images that were compared are not the same."""
 
     exit_code = 23
+
+
+class MachineError(KilnError):
+    """A machine was described that there cannot be."""
+
+    exit_code = 24
+
+
+class FactsError(KilnError):
+    """What is written down of torch's builds is not what their wheels hold."""
+
+    exit_code = 25

@@ -118,7 +118,7 @@ def faults(
     hint = "name a place of your own that has room: `export TMPDIR=/path`"
     temporary = Space(path=folder, size=TEMPORARY_BYTES, hint=hint)
     found = list(_namespace_faults(machine, probe))
-    return found + [fault for space in [*spaces, temporary] for fault in _space_faults(space)]
+    return found + [fault for space in [*spaces, temporary] for fault in space_faults(space)]
 
 
 def demand(found: Sequence[Fault]) -> None:
@@ -194,7 +194,8 @@ def _profile_command(project: Path) -> str:
     return f"{write} && sudo apparmor_parser -r /{_PROFILE}"
 
 
-def _space_faults(space: Space) -> Iterator[Fault]:
+def space_faults(space: Space) -> Iterator[Fault]:
+    """Yield what is wrong with the place: too little room, no permission."""
     folder = next(path for path in [space.path, *space.path.parents] if path.exists())
     status = os.statvfs(folder)
     free = status.f_bavail * status.f_frsize

@@ -100,7 +100,10 @@ def variant_inputs(catalog: Catalog, variant: Variant) -> str:
     """Return the hash of everything in the catalog that the lock of `variant` depends on."""
     base = {"release": catalog.base.release, "python": catalog.base.python}
     indexes = {name: url for name, url in catalog.indexes.items() if name == variant.index}
-    return digest([FORMAT, base, indexes, asdict(variant)])
+    asked = asdict(variant)
+    for said in ("ended", "replacement"):  # to people; nothing is resolved from it
+        del asked[said]
+    return digest([FORMAT, base, indexes, asked])
 
 
 def base_inputs(base: Base) -> str:

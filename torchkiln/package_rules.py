@@ -34,11 +34,18 @@ _CUDA_LIBRARY: Final = re.compile(
 _BUNDLED: Final = re.compile(r"[-.][0-9a-f]{8}(?=\.)")
 _CUDA_BUILD: Final = re.compile(r"^cuda(?:: .+?)? = '?([\d.]+|None)'?$", re.MULTILINE)
 
+_PROFILER: Final = (
+    "triton/backends/nvidia/lib/cupti",
+    "triton's wheel bundles CUPTI for its profiler Proton, which loads it by path when it is used",
+)
 SECOND_COPIES: Final = {
     "libcudart": (
         "torchvision.libs/",
         "torchvision's wheel bundles the runtime for its nvJPEG, under a SONAME of its own",
     ),
+    "libcupti": _PROFILER,
+    "libnvperf_host": _PROFILER,
+    "libnvperf_target": _PROFILER,
 }
 """Copies that a wheel's RECORD forces upon us: library, folder in site-packages, why."""
 

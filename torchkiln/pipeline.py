@@ -10,10 +10,10 @@ from torchkiln import catalog as catalogs
 from torchkiln import host
 from torchkiln.dockerfile import image_facts
 from torchkiln.engine import kiln
-from torchkiln.engine.kiln import Job
+from torchkiln.engine.job import Job, space_needed
 from torchkiln.fetch import fetch
 from torchkiln.files import write_atomic
-from torchkiln.lockfile import read_base_lock, read_variant_lock
+from torchkiln.lockfile import read_base_lock, read_variant_lock, variant_lock_path
 from torchkiln.picture import layers_svg
 from torchkiln.progress import say
 from torchkiln.render import render
@@ -86,24 +86,44 @@ def assemble(project: Project, variant: Variant, watch: Stopwatch) -> Image:
 def prepare(project: Project, variant: Variant, watch: Stopwatch) -> None:
     """See that this machine can build `variant`, and bring what it is made from into the store."""
     with watch.stage("check"):
-        _check_host(project, kiln.space_needed(job(project, variant)))
+        _check_host(project, space_needed(job(project, variant)))
     with watch.stage("fetch"):
         fetch_inputs(project, variant)
 
 
+def locked_variants(project: Project) -> tuple[Variant, ...]:
+    """Return the variants that have a lock, whether it is good or not."""
+    return tuple(
+        variant
+        for variant in project.catalog.variants
+        if variant_lock_path(project.root, variant.id).exists()
+    )
+
+
 def rendered(project: Project) -> dict[str, str]:
-    """Return every rendered file of the project by path, from its locks."""
+    """Return every rendered file of the project by path, from its locks.
+
+    A variant without a lock has none: its wheels may be out of reach from where the others are
+    locked.
+    """
     base = project.catalog.base
     base_lock = read_base_lock(project.root, base)
+    variants = locked_variants(project)
     locks = {
         variant.id: read_variant_lock(project.root, project.catalog, variant)
-        for variant in project.catalog.variants
+        for variant in variants
     }
     facts = {
-        variant.id: image_facts(base, variant, locks[variant.id], base_lock)
-        for variant in project.catalog.variants
+        variant.id: image_facts(base, variant, locks[variant.id], base_lock) for variant in variants
     }
     return render(project.root, project.catalog, locks, facts)
+
+
+def torch_wheel(project: Project, variant: Variant) -> Path:
+    """Return the locked wheel of torch, fetched if it is not there."""
+    locked = read_variant_lock(project.root, project.catalog, variant).wheel("torch")
+    fetch(project.store, [locked], [], project.catalog.indexes, project.environ)
+    return project.store.checked(locked.sha256, locked.file)
 
 
 def fetch_inputs(project: Project, variant: Variant) -> FetchReport:

@@ -4,15 +4,31 @@ from __future__ import annotations
 
 import sys
 import threading
-from typing import IO, TYPE_CHECKING, Any, cast
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import IO, TYPE_CHECKING, Any, Final, cast
 
 from tqdm import tqdm
 from tqdm.utils import CallbackIOWrapper
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
 
     from typing_extensions import Self
+
+_LABEL: Final[ContextVar[str]] = ContextVar("label", default="")
+"""What this thread is at, where several builds share a terminal."""
+
+
+@contextmanager
+def labelled(label: str) -> Iterator[None]:
+    """Begin each line and bar of this thread with `[label]`; tqdm gives each bar a line."""
+    token = _LABEL.set(f"[{label}] ")
+    try:
+        yield
+    finally:
+        _LABEL.reset(token)
 
 
 class Progress:
@@ -26,7 +42,7 @@ class Progress:
         # disable=None is tqdm's own rule for "only on a terminal".
         self._bar: tqdm[Any] = tqdm(
             total=total,
-            desc=label,
+            desc=f"{_LABEL.get()}{label}",
             unit="B",
             unit_scale=True,
             unit_divisor=1000,
@@ -59,4 +75,4 @@ class Progress:
 
 def say(message: str) -> None:
     """Tell the person at the terminal something; stdout is kept for results."""
-    tqdm.write(message, file=sys.stderr)
+    tqdm.write("\n".join(f"{_LABEL.get()}{line}" for line in message.split("\n")), file=sys.stderr)

@@ -43,8 +43,8 @@ def render(
 ) -> dict[str, str]:
     """Return the text of every rendered file by its path under `root`.
 
-    `locks` and `facts` are by variant id; `root` is read for `templates/` and the version of
-    `installer` alone.
+    `locks` and `facts` are by variant id, of the variants that are locked; `root` is read for
+    `templates/` and the version of `installer` alone.
     """
     templates = Environment(
         loader=FileSystemLoader(root / "templates"),
@@ -60,8 +60,9 @@ def render(
         return templates.get_template(template).render(header=header, **values)
 
     tools = (root / REQUIREMENTS).read_text(encoding="utf-8")
-    files = {BAKE_FILE: bake_file(f"{MARK} - DO NOT EDIT", catalog.variants)}
-    for variant in catalog.variants:
+    locked = [variant for variant in catalog.variants if variant.id in locks]
+    files = {BAKE_FILE: bake_file(f"{MARK} - DO NOT EDIT", locked)}
+    for variant in locked:
         lock = locks[variant.id]
         common = {"id": variant.id, "title": _title(variant, lock)}
         wheels = {"pages": index_pages(catalog, lock.wheels), "wheels": sorted(lock.wheels)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import IO, TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 from torchkiln.engine.commands import EngineBuildReport
 from torchkiln.engine.commands import as_json as engine_build_as_json
@@ -13,10 +13,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from torchkiln.build_all import Outcome
     from torchkiln.fetch import FetchReport
     from torchkiln.image_diff import ImageDiff, PackageDifference
     from torchkiln.pipeline import BuildReport
+    from torchkiln.recommend import Recommendation, Verdict
     from torchkiln.smoke import SmokeReport
+    from torchkiln.status import VariantStatus
+    from torchkiln.wheel_facts import Fact
 
 
 _SHOWN: Final = 40  # differences of paths that people are shown
@@ -79,9 +83,117 @@ def _smoke(tested: SmokeReport | None) -> list[str]:
 
 def as_json(report: BuildReport | EngineBuildReport) -> str:
     """Return the build as one JSON object."""
+    return json.dumps(_document(report), indent=2)
+
+
+def _document(report: BuildReport | EngineBuildReport) -> dict[str, Any]:
     if isinstance(report, EngineBuildReport):
-        return json.dumps(engine_build_as_json(report), indent=2)
-    return json.dumps(build_as_json(report), indent=2)
+        return engine_build_as_json(report)
+    return build_as_json(report)
+
+
+def built_all(outcomes: Sequence[Outcome]) -> str:
+    """Return a row for each variant: what became of it, its digest and size, or why it failed."""
+    rows = [(one.variant.id, *_outcome(one), f"{one.seconds:.0f} s") for one in outcomes]
+    lines = table(("variant", "result", "digest", "size", "time"), rows)
+    failed = sum(one.error is not None for one in outcomes)
+    return "\n".join([*lines, "", f"{len(outcomes) - failed} built, {failed} failed"])
+
+
+def _outcome(one: Outcome) -> tuple[str, str, str]:
+    if one.error:
+        return f"failed ({one.error.exit_code})", "", ""
+    if isinstance(one.report, EngineBuildReport):
+        image = one.report.image
+        return "built", image.id[:19], megabytes(image.size)
+    if one.report is None:
+        return "", "", ""
+    tested = "trains" if one.report.smoke else "built"
+    return tested, f"sha256:{one.report.image.digest[:12]}", megabytes(one.report.image.size)
+
+
+def built_all_as_json(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """Return what `build --all --json` prints: each build's own JSON, or its error."""
+    return [
+        {
+            "variant": one.variant.id,
+            "seconds": round(one.seconds, 1),
+            "build": one.report and _document(one.report),
+            "error": one.error
+            and {
+                "exit_code": one.error.exit_code,
+                "what": one.error.what,
+                "why": one.error.why,
+                "hint": one.error.hint,
+            },
+        }
+        for one in outcomes
+    ]
+
+
+def listed(found: Sequence[VariantStatus]) -> str:
+    """Return the table of variants, and a line on each that is at its end."""
+    heads = ("variant", "torch", "CUDA", "Python", "driver", "state", "size", "digest", "GPUs")
+    rows = [
+        (
+            one.variant.id,
+            one.variant.torch,
+            one.variant.cuda or "",
+            one.python,
+            one.driver and f">={one.driver}",
+            one.state,
+            megabytes(one.image.size) if one.image else "",
+            one.image.digest[:12] if one.image else "",
+            ", ".join(one.gpus),
+        )
+        for one in found
+    ]
+    ends = [
+        f"{one.variant.id}: no newer torch since {one.variant.ended},"
+        f" {one.variant.replacement} replaces it"
+        for one in found
+        if one.variant.ended
+    ]
+    return "\n".join([*_left(heads, rows), "", *ends])
+
+
+def recommended(found: Recommendation) -> str:
+    """Return the machine, the variant with the command that builds it, and the other variants."""
+    machine = found.machine
+    driver = f"driver {machine.driver.text}" if machine.driver else "no driver"
+    variant = found.variant
+    lines = [
+        f"machine: {driver}; {', '.join(map(str, machine.gpus)) or 'no GPU'}",
+        f"variant: {variant.id} (torch {variant.torch}): ./kiln build {variant.flag}",
+        *([f"note: {found.word}"] if found.word else []),
+        "",
+    ]
+    rows = [(one.variant.id, one.variant.torch, _verdict(one, found)) for one in found.verdicts]
+    return "\n".join([*lines, *_left(("variant", "torch", "verdict"), rows)])
+
+
+def _verdict(one: Verdict, found: Recommendation) -> str:
+    if one.reasons:
+        return "out: " + "; ".join(one.reasons)
+    if not one.locked:
+        return f"out: not locked, ./kiln lock {one.variant.flag}"
+    return "the one" if one.variant == found.variant else "runs too, with an older torch"
+
+
+def measured(variant: str, facts: Sequence[Fact]) -> str:
+    """Return what was written down and what was measured of one variant's torch."""
+    rows = [(one.name, one.written, one.measured) for one in facts]
+    return "\n".join([variant, *_left(("fact", "written", "measured"), rows), ""])
+
+
+def _left(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a table whose columns all start at the left."""
+    everything = [headings, *rows]
+    widths = [max(len(row[column]) for row in everything) for column in range(len(headings))]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in everything
+    ]
 
 
 def compared(diff: ImageDiff, first: str, second: str) -> str:

@@ -17,7 +17,7 @@ from torchkiln.store import Store
 
 if TYPE_CHECKING:
     from torchkiln.catalog import Variant
-    from torchkiln.engine.kiln import Job
+    from torchkiln.engine.job import Job
     from torchkiln.image import Image
     from torchkiln.pipeline import Project
 

@@ -44,9 +44,18 @@ _STORE_ERRNOS: Final = frozenset({13, 28, 30, 122})  # EACCES, ENOSPC, EROFS, ED
 
 @dataclass(frozen=True)
 class Store:
-    """A store at `root`; made on first use."""
+    """A store at `root`; made on first use.
+
+    `private` is a folder of one process for its unpacked images, in place of those that are kept.
+    """
 
     root: Path
+    private: Path | None = None
+
+    @property
+    def trees(self) -> Path:
+        """Return where unpacked layers and images lie."""
+        return self.private or self.root / "trees"
 
     def blob(self, sha256: str) -> Path:
         """Return where the blob with this hash lies or would lie."""

@@ -31,7 +31,7 @@ def layer_tree(
 
     `advance` is told of each file's size when it is written.
     """
-    target = store.root / "trees" / layer.diff_id
+    target = store.trees / layer.diff_id
 
     def fill(folder: Path) -> None:
         with open_gzip(store.checked(layer.digest, layer.name)) as stream:
@@ -43,10 +43,10 @@ def layer_tree(
 def image_tree(store: Store, layers: Sequence[Layer]) -> Path:
     """Return the folder that holds the unpacked image."""
     key = digest([layer.diff_id for layer in layers])
-    target = store.root / "trees" / f"image-{key}"
+    target = store.trees / f"image-{key}"
     if target.is_dir():
         return target
-    packed = [layer for layer in layers if not (store.root / "trees" / layer.diff_id).is_dir()]
+    packed = [layer for layer in layers if not (store.trees / layer.diff_id).is_dir()]
     total = sum(layer.unpacked for layer in packed)
     with Progress("unpacking", total) as progress, ThreadPoolExecutor() as pool:
         parts = list(pool.map(lambda layer: layer_tree(store, layer, progress.advance), layers))
@@ -67,7 +67,7 @@ def _once(store: Store, target: Path, fill: Callable[[Path], None]) -> Path:
                 folder.mkdir(mode=0o755)
                 fill(folder)
                 folder.chmod(0o755)
-                target.parent.mkdir(exist_ok=True)
+                target.parent.mkdir(parents=True, exist_ok=True)
                 folder.rename(target)
     return target
 

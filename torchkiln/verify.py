@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from torchkiln.engine.connection import Engine
     from torchkiln.engine.images import EngineImage
-    from torchkiln.engine.kiln import Job
+    from torchkiln.engine.job import Job
     from torchkiln.image import Image
 
 _TESTS: Final = "tests/image"

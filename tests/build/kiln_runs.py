@@ -24,7 +24,7 @@ from torchkiln.store import Store, remove_tree
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from torchkiln.engine.kiln import Job
+    from torchkiln.engine.job import Job
 
 PROJECT: Final = Path(__file__).resolve().parents[2]
 OFFLINE: Final = (

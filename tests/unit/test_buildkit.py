@@ -14,7 +14,7 @@ from wheels import Draft
 
 from torchkiln.engine.buildkit import Builder, _arguments, _fill_wheelhouse, find_builder
 from torchkiln.engine.connection import connect
-from torchkiln.engine.kiln import Job
+from torchkiln.engine.job import Job
 from torchkiln.errors import EngineError
 from torchkiln.lockfile import VariantLock
 from torchkiln.store import Store

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from torchkiln import compat
 from torchkiln.catalog import Catalog, load, parse, select
 from torchkiln.errors import CatalogError
 
@@ -30,6 +31,12 @@ variants:
       - torchaudio==2.0.2
       - torchvision==0.15.2
 """
+NEWER = """\
+  cu130:
+    torch: 2.14.1
+    cuda: "13.0"
+    packages: [numpy]
+"""
 
 
 def faults(text: str) -> list[str]:
@@ -44,11 +51,68 @@ def catalog() -> Catalog:
     return parse(GOOD, "v.yaml")
 
 
-def test_the_committed_catalog_has_the_cpu_and_the_cu117_variant() -> None:
+def test_the_committed_catalog_has_a_variant_for_every_cuda_since_11_7() -> None:
     catalog = load(ROOT / "images" / "variants.yaml")
     found = [(one.id, one.torch, one.cuda, one.index) for one in catalog.variants]
 
-    assert [("cpu", "2.13.0", None, "pytorch-cpu"), ("cu117", "2.0.1", "11.7", None)] == found
+    assert [
+        ("cpu", "2.13.0", None, "pytorch-cpu"),
+        ("cu117", "2.0.1", "11.7", None),
+        ("cu118", "2.7.1", "11.8", "pytorch-cu118"),
+        ("cu121", "2.4.1", "12.1", None),
+        ("cu124", "2.6.0", "12.4", None),
+        ("cu126", "2.7.1", "12.6", None),
+        ("cu128", "2.10.0", "12.8", None),
+        ("cu129", "2.8.0", "12.9", "pytorch-cu129"),
+        ("cu130", "2.14.1", "13.0", None),
+        ("cu132", "2.15.0", "13.2", None),
+    ] == found
+
+
+def test_the_committed_catalog_says_of_every_cuda_when_it_ended() -> None:
+    catalog = load(ROOT / "images" / "variants.yaml")
+
+    assert {one.id: one.ended for one in catalog.variants} == {
+        one.id: compat.end_of(one.cuda) if one.cuda else None for one in catalog.variants
+    }
+
+
+@pytest.mark.parametrize(
+    ("lines", "fault"),
+    [
+        (['ended: "2023-10-05"', "replacement: cu130"], 'CUDA 11.7 ended on "2023-10-04"'),
+        (['ended: "2023-10-04"'], "`ended` and `replacement` go together"),
+        (["replacement: cu130"], "`ended` and `replacement` go together"),
+        (
+            ['ended: "2023-10-04"', "replacement: cu103"],
+            "not a variant after this one: `cu103`, did you mean `cu130`?",
+        ),
+        (
+            ['ended: "2023-10-04"', "replacement: cpu"],
+            "not a variant after this one: `cpu`",
+        ),
+    ],
+)
+def test_the_end_of_a_variant_is_what_is_known_and_leads_to_a_later_one(
+    lines: list[str], fault: str
+) -> None:
+    text = GOOD.replace('cuda: "11.7"', "\n    ".join(['cuda: "11.7"', *lines])) + NEWER
+
+    assert any(fault in line for line in faults(text))
+
+
+def test_the_end_of_a_variant_is_read() -> None:
+    lines = ['cuda: "11.7"', 'ended: "2023-10-04"', "replacement: cu130"]
+    found = parse(GOOD.replace(lines[0], "\n    ".join(lines)) + NEWER, "variants.yaml")
+
+    variant = found.variant("cu117")
+    assert ("2023-10-04", "cu130") == (variant.ended, variant.replacement)
+
+
+def test_a_cuda_that_goes_on_has_no_end() -> None:
+    text = GOOD + NEWER.replace('cuda: "13.0"', 'cuda: "13.0"\n    ended: "2026-01-01"')
+
+    assert any("CUDA 13.0 has not ended" in line for line in faults(text))
 
 
 def test_a_catalog_is_read_in_the_order_of_the_file(catalog: Catalog) -> None:

@@ -20,16 +20,32 @@ def test_the_list_explains_each_task_in_one_line() -> None:
     lines = kiln("--list").stdout.splitlines()
     tasks = [line.split(None, 1) for line in lines[2:] if line.strip()]
 
-    assert {"build", "fetch", "lock", "render", "run", "shell", "smoke", "test", "verify"} <= {
-        task[0] for task in tasks
-    }
+    assert {
+        "build",
+        "check-facts",
+        "fetch",
+        "list",
+        "recommend",
+        "lock",
+        "render",
+        "run",
+        "shell",
+        "smoke",
+        "test",
+        "verify",
+    } <= {task[0] for task in tasks}
     assert all(len(task) == 2 and task[1].endswith(".") for task in tasks)
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
-        (["build", "--cuda", "118"], 11, "there is no variant for `--cuda 118`"),
+        (["build", "--cuda", "119"], 11, "there is no variant for `--cuda 119`"),
+        (["build", "--cuda", "118"], 12, "hint: ./kiln lock --cuda 118"),
+        (["build", "--all", "--cpu"], 11, "give one of `--cpu`, `--cuda` and `--all`"),
+        (["build", "--only", "cu9*"], 11, "no locked variant fits `cu9*`"),
+        (["recommend", "--driver", "5", "--gpu", "a1000"], 24, "did you mean `a100`?"),
+        (["recommend", "--driver", "535"], 24, "no GPU is named"),
         (["build"], 11, "error: give one of `--cpu` and `--cuda`"),
         (["build", "--cpu", "--cuda", "117"], 11, "error: give one of `--cpu` and `--cuda`"),
         (["lock"], 11, "--cuda 117"),

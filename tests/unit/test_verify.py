@@ -19,7 +19,7 @@ import pytest
 
 from torchkiln import backend, contract, debian_rules, layer_rules, package_rules
 from torchkiln.catalog import Base, Variant
-from torchkiln.engine.kiln import Job
+from torchkiln.engine.job import Job
 from torchkiln.errors import ArchiveError, VerifyError
 from torchkiln.image import Image
 from torchkiln.image_reader import read_layout

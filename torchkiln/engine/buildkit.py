@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from torchkiln.engine.connection import Engine
     from torchkiln.engine.images import EngineImage
-    from torchkiln.engine.kiln import Job
+    from torchkiln.engine.job import Job
     from torchkiln.stopwatch import Stopwatch
 
 _OLDEST_DOCKER: Final = 23

@@ -13,22 +13,15 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-import installer
-
-from torchkiln import archive, bytecode, compile_modules, wheelfile
-from torchkiln import layer as layers
-from torchkiln import venv as venvs
-from torchkiln import wheel as wheels
-from torchkiln.base import build_base
+from torchkiln.base import base_key, build_base
 from torchkiln.bytecode import Compiler
-from torchkiln.config import image_config, venv
+from torchkiln.config import image_config
 from torchkiln.contents import own_entries
+from torchkiln.engine.job import Job, known_layer, layer_key, missing_layers
 from torchkiln.image import Image, write_image
 from torchkiln.layer import Entry, Layer, complete, write_layer
-from torchkiln.lockfile import digest
 from torchkiln.plan import plan_layers
 from torchkiln.progress import Progress
-from torchkiln.recipe import recipe
 from torchkiln.tree import layer_tree, link_tree
 from torchkiln.wheel import Wheel, read_wheel
 
@@ -36,35 +29,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from torchkiln.catalog import Base, Variant
-    from torchkiln.lockfile import BaseLock, LockedWheel, VariantLock
+    from torchkiln.lockfile import LockedWheel
     from torchkiln.plan import WheelGroup
     from torchkiln.stopwatch import Stopwatch
     from torchkiln.store import Store
-    from torchkiln.venv import Venv
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """All that an engine needs; `project` is the folder with `smoke/`."""
-
-    project: Path
-    store: Store
-    base: Base
-    variant: Variant
-    lock: VariantLock
-    base_lock: BaseLock
-
-    @property
-    def venv(self) -> Venv:
-        """Return the environment that the image will hold."""
-        return venv(self.base)
-
-    @property
-    def python_package(self) -> str:
-        """Return the version of the Debian package that compiles bytecode."""
-        name = f"python{self.base.python}-minimal"
-        return next(deb.version for deb in self.base_lock.debs if deb.name == name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,33 +54,34 @@ class LayerPart:
         return sum(len(wheel.sources) for wheel in self.wheels)
 
 
-def space_needed(job: Job) -> int:
-    """Return an upper estimate of the bytes that the build and a run of the image will write.
-
-    A layer is at most 1.2 times as large as its wheels, and unpacks to 4 times their size.
-    """
-    groups = plan_layers(job.lock)
-    missing = [group for group in groups if not _known(job.store, _layer_key(job, group))]
-    return sum(wheel.size * 6 for group in missing for wheel in group.wheels)
-
-
 def build(job: Job, watch: Stopwatch) -> Image:
     """Return the image of `job`, whose inputs are all in the store. Uses no network."""
     job.store.sweep()
     groups = plan_layers(job.lock)
-    missing = [group for group in groups if not _known(job.store, _layer_key(job, group))]
+    missing = missing_layers(job)
     with watch.stage("layers"), job.store.workspace() as scratch:
         if missing:
             base = BaseWork(job=job, scratch=scratch, watch=watch)
             layer = _build_layers(job, groups, missing, base)
         else:  # no module is to be compiled, so no Python is to be unpacked
             layer = build_base(job.store, job.base_lock)
-        known = [_known(job.store, _layer_key(job, group)) for group in groups]
+        known = [known_layer(job.store, layer_key(job, group)) for group in groups]
     with watch.stage("image"):
-        own = _own_layer(job)
-        made = [layer, *(one for one in known if one), own]
-        config = image_config(job.base, job.variant, job.lock, job.base_lock)
-        return write_image(job.store, job.variant.id, made, config)
+        return _finish(job, [layer, *(one for one in known if one)])
+
+
+def built_before(job: Job) -> Image | None:
+    """Return the image of `job` if nothing of it is to be built, None otherwise."""
+    keys = [base_key(job.base_lock), *(layer_key(job, one) for one in plan_layers(job.lock))]
+    known = [known_layer(job.store, key) for key in keys]
+    layers = [one for one in known if one]
+    return _finish(job, layers) if len(layers) == len(keys) else None
+
+
+def _finish(job: Job, layers: Sequence[Layer]) -> Image:
+    """Return the image of the base's layer, those of wheels, and Torchkiln's own."""
+    config = image_config(job.base, job.variant, job.lock, job.base_lock)
+    return write_image(job.store, job.variant.id, [*layers, _own_layer(job)], config)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,26 +118,6 @@ class BaseWork:
         self.python.set_result(tree)
 
 
-def _layer_key(job: Job, group: WheelGroup) -> str:
-    environment = job.venv
-    return digest(
-        [
-            recipe(archive, bytecode, compile_modules, layers, venvs, wheels, wheelfile),
-            layers.CODEC,
-            environment.prefix,
-            environment.python,
-            job.python_package,
-            installer.__version__,
-            [wheel.sha256 for wheel in group.wheels],
-        ]
-    )
-
-
-def _known(store: Store, key: str) -> Layer | None:
-    record = store.read_record("layers", key)
-    return Layer(**record) if record and store.has(record["digest"], record["size"]) else None
-
-
 def _build_layers(
     job: Job, groups: Sequence[WheelGroup], missing: Sequence[WheelGroup], base: BaseWork
 ) -> Layer:
@@ -180,7 +129,7 @@ def _build_layers(
     complete(entry for wheel in read.values() for entry in wheel.entries)
     parts = [
         LayerPart(
-            key=_layer_key(job, group),
+            key=layer_key(job, group),
             name=group.name,
             wheels=tuple(read[wheel.name] for wheel in group.wheels),
         )
@@ -240,10 +189,15 @@ def _write(
     for wheel in part.wheels:
         for future in compiled[wheel.locked.name]:
             entries += future.result()
-    with store.workspace() as folder:
-        layer = write_layer(folder / "layer", part.name, entries, progress.advance)
-        store.adopt(folder / "layer", layer.digest)
-    store.write_record("layers", part.key, vars(layer))
+    # Another build may be at the same layer, which images share: it is written once.
+    with store.exclusive(f"layer-{part.key}"):
+        if known_layer(store, part.key):
+            progress.advance(part.size)
+            return
+        with store.workspace() as folder:
+            layer = write_layer(folder / "layer", part.name, entries, progress.advance)
+            store.adopt(folder / "layer", layer.digest)
+        store.write_record("layers", part.key, vars(layer))
 
 
 def _own_layer(job: Job) -> Layer:

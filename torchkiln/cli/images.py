@@ -1,0 +1,200 @@
+"""Tasks on images: fetch, build, test, run, compare, hand on."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from invoke.exceptions import Exit
+from invoke.tasks import task
+
+from torchkiln import build_all, commands, pipeline, reports
+from torchkiln.cli.flags import ROOT, WHERE, WHICH, after_dashes, as_json, expected, selected
+from torchkiln.commands import BuildOptions, Where
+from torchkiln.engine import commands as engines
+from torchkiln.errors import CatalogError, DifferenceError
+from torchkiln.image_archive import write_archive
+from torchkiln.image_diff import as_json as diff_as_json
+from torchkiln.image_diff import image_diff
+from torchkiln.origin import read_image
+from torchkiln.run import RunOptions
+
+if TYPE_CHECKING:
+    from invoke.context import Context
+
+
+@task(help=WHICH)
+@expected
+def fetch(c: Context, cpu: bool = False, cuda: str = "") -> None:
+    """Bring all inputs of a variant into the store."""
+    report = pipeline.fetch_inputs(*selected(cpu, cuda))
+    print(reports.fetched(report))
+
+
+@task(
+    optional=["load"],
+    help={
+        **WHICH,
+        "all": "every variant that is locked",
+        "only": "of these, those whose id fits a pattern: 'cu12*'",
+        "jobs": "how many variants at a time",
+        "engine": "what builds: kiln (by default), or docker (BuildKit, from the Dockerfile)",
+        "builder": "the builder of buildx that the engine docker uses",
+        "load": "put the image into Docker; --load=podman: into Podman",
+        "smoke": "run the smoke suite on the image (default)",
+        "verify": "build again from nothing in a second store and compare",
+        "json": "print one JSON object on stdout; with --all a list of them",
+    },
+)
+@expected
+def build(
+    c: Context,
+    cpu: bool = False,
+    cuda: str = "",
+    all: bool = False,
+    only: str = "",
+    jobs: int = 1,
+    engine: str = "kiln",
+    builder: str = "",
+    load: str | bool = "",
+    smoke: bool = True,
+    verify: bool = False,
+    json: bool = False,
+) -> None:
+    """Build images from their locks and see that they train."""
+    into = "docker" if load is True else load or ""
+    options = BuildOptions(engine=engine, builder=builder, load=into, smoke=smoke, verify=verify)
+    if not (all or only):
+        report = commands.build(*selected(cpu, cuda), options)
+        print(reports.as_json(report) if json else reports.built(report))
+        return
+    if cpu or cuda:
+        what = "give one of `--cpu`, `--cuda` and `--all`, not more"
+        raise CatalogError(what, hint="./kiln build --all --only 'cu12*'")
+    project = pipeline.open_project(ROOT)
+    chosen = build_all.choose(project, only or "*")
+    outcomes = build_all.build_all(project, chosen, options, max(1, jobs))
+    print(as_json(reports.built_all_as_json(outcomes)) if json else reports.built_all(outcomes))
+    _exit(build_all.exit_code(outcomes))
+
+
+@task(help={**WHICH, **WHERE, "json": "print the suite's report"})
+@expected
+def smoke(
+    c: Context,
+    cpu: bool = False,
+    cuda: str = "",
+    engine: str = "kiln",
+    gpus: str = "",
+    json: bool = False,
+) -> None:
+    """Run the smoke suite in an image."""
+    report = commands.smoke(*selected(cpu, cuda), Where(engine=engine, gpus=gpus))
+    print(as_json(report.document) if json else report.table)
+
+
+@task(name="verify", help={**WHICH, **WHERE})
+@expected
+def verify_(
+    c: Context, cpu: bool = False, cuda: str = "", engine: str = "kiln", gpus: str = ""
+) -> None:
+    """Assert what an image holds and promises."""
+    print(commands.verify(*selected(cpu, cuda), Where(engine=engine, gpus=gpus)).output)
+
+
+@task(
+    iterable=["mount"],
+    help={
+        **WHICH,
+        **WHERE,
+        "mount": "a folder of the host, HOST[:TARGET][:rw], more than once",
+        "network": "let the command use the network",
+        "uid": "the user id that it runs as",
+    },
+)
+@expected
+def run(
+    c: Context,
+    mount: list[str],
+    cpu: bool = False,
+    cuda: str = "",
+    engine: str = "kiln",
+    gpus: str = "",
+    network: bool = False,
+    uid: int = 1000,
+) -> None:
+    """Run a command in an image: `run --cpu -- COMMAND`."""
+    options = RunOptions(mounts=tuple(mount), network=network, uid=uid)
+    where = Where(engine=engine, gpus=gpus)
+    _exit(commands.run(*selected(cpu, cuda), where, after_dashes(), options))
+
+
+@task(iterable=["mount"], help=run.help)
+@expected
+def shell(
+    c: Context,
+    mount: list[str],
+    cpu: bool = False,
+    cuda: str = "",
+    engine: str = "kiln",
+    gpus: str = "",
+    network: bool = False,
+    uid: int = 1000,
+) -> None:
+    """Start a shell in an image."""
+    options = RunOptions(mounts=tuple(mount), network=network, uid=uid, interactive=True)
+    where = Where(engine=engine, gpus=gpus)
+    _exit(commands.run(*selected(cpu, cuda), where, ["/bin/bash"], options))
+
+
+def _exit(code: int) -> None:
+    """End with the exit code of a command that ran, without a word."""
+    if code:
+        message = ""
+        raise Exit(message, code)
+
+
+@task(
+    positional=["first", "second"],
+    help={
+        "first": "an image: cpu@kiln, cpu@docker, debian:bookworm@podman, a layout, an archive",
+        "second": "another",
+        "json": "print all differences as one JSON object",
+    },
+)
+@expected
+def diff(c: Context, first: str, second: str, json: bool = False) -> None:
+    """Compare two images path by path, wherever they are."""
+    project = pipeline.open_project(ROOT)
+    found = image_diff(read_image(project, first), read_image(project, second))
+    print(as_json(diff_as_json(found)) if json else reports.compared(found, first, second))
+    if not found.same:
+        what = f"the images differ: `{first}` and `{second}`"
+        raise DifferenceError(what)
+
+
+@task(
+    help={
+        **WHICH,
+        "engine": "which engine's image: docker (by default), podman",
+        "to": "its name there: REGISTRY/REPOSITORY:TAG",
+    }
+)
+@expected
+def push(c: Context, to: str, cpu: bool = False, cuda: str = "", engine: str = "docker") -> None:
+    """Push an engine's image to a registry; print its digest there."""
+    project, variant = selected(cpu, cuda)
+    print(f"{to}@{engines.push(project, variant, engine, to)}")
+
+
+@task(help={**WHICH, "output": "the archive's path, - for stdout"})
+@expected
+def export(c: Context, output: str, cpu: bool = False, cuda: str = "") -> None:
+    """Write an image as an archive for `docker load`."""
+    project, variant = selected(cpu, cuda)
+    image = pipeline.built_image(project, variant)
+    if output == "-":
+        write_archive(image.layout, sys.stdout.buffer)
+    else:
+        reports.write_file(Path(output), lambda stream: write_archive(image.layout, stream))
