@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from torchkiln.config import CONSTRAINTS, HOME, PREFIX, WORKDIR
+from torchkiln.gpus import without_code
 from torchkiln.layer import Entry
 
 if TYPE_CHECKING:
@@ -80,6 +81,8 @@ def image_contents(base: Base, variant: Variant, lock: VariantLock) -> Contents:
     if variant.cuda:
         places = "".join(f"{folder}\n" for folder in _DRIVER_FOLDERS) + "/.singularity.d/libs\n"
         files.append(ImageFile(path="/etc/ld.so.conf.d/nvidia.conf", text=places))
+        patterns = "".join(f"{words}\n" for words in without_code(variant.torch, variant.cuda))
+        files.append(ImageFile(path=f"/{HOME}/gpus-without-code", text=patterns))
         folders += [ImageFolder(path=folder) for folder in _DRIVER_FOLDERS]
     return Contents(
         files=tuple(files),

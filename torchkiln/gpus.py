@@ -137,6 +137,17 @@ def runs_on(archs: Iterable[Capability], capability: Capability) -> bool:
     return any(major == capability[0] and minor <= capability[1] for major, minor in archs)
 
 
+def without_code(torch: str, cuda: str) -> list[str]:
+    """Return patterns of the names, in capitals, of the GPUs that this build cannot run on."""
+    archs = architectures(torch, cuda)
+    return [
+        word.upper()
+        for model in MODELS
+        if archs and not runs_on(archs, model.capability)
+        for word in model.words
+    ]
+
+
 def shown(capability: Capability) -> str:
     """Return `8.6`."""
     return f"{capability[0]}.{capability[1]}"

@@ -120,7 +120,8 @@ def test_program_is_executable_also_on_a_file_system_that_runs_nothing(
     monkeypatch.setattr(os, "access", lambda *_: False)
     programs = [file.path for file in image_contents(BASE, CPU, LOCK).files if file.executable]
 
-    assert ["/opt/torchkiln/bin/entrypoint", "/opt/torchkiln/bin/smoke"] == programs
+    names = ("check-machine", "entrypoint", "smoke")
+    assert [f"/opt/torchkiln/bin/{name}" for name in names] == programs
 
 
 def test_texts_are_read_as_utf_8_whatever_the_locale(

@@ -65,7 +65,7 @@ def test_libraries_are_the_drivers_for_this_processor_and_no_others(dev: Path) -
 
 
 def test_host_without_gpus_gives_nothing_whatever_it_has_installed(tmp_path: Path) -> None:
-    assert () == gpu_mounts(tmp_path, CACHE)
+    assert () == gpu_mounts(tmp_path, CACHE, [])
 
 
 @pytest.mark.skipif(not shutil.which("ldconfig", path="/usr/sbin:/sbin"), reason="no `ldconfig`")
