@@ -22,7 +22,7 @@ from torchkiln.cli.images import (
     smoke,
     verify_,
 )
-from torchkiln.cli.variants import check_facts, list_, lock_, recommend, render_
+from torchkiln.cli.variants import check_facts, ci_matrix, list_, lock_, recommend, render_
 from torchkiln.errors import VerifyError
 
 if TYPE_CHECKING:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from torchkiln import catalog as catalogs
 from torchkiln import host
+from torchkiln.base import build_base
+from torchkiln.ci import matrix
 from torchkiln.dockerfile import image_facts
 from torchkiln.engine import kiln
 from torchkiln.engine.job import Job, space_needed
@@ -16,7 +18,7 @@ from torchkiln.files import write_atomic
 from torchkiln.lockfile import read_base_lock, read_variant_lock, variant_lock_path
 from torchkiln.picture import layers_svg
 from torchkiln.progress import say
-from torchkiln.render import render
+from torchkiln.render import render, render_workflows
 from torchkiln.sandbox import bubblewrap
 from torchkiln.smoke import last_report, report_folder, smoke
 from torchkiln.stopwatch import Stopwatch
@@ -27,8 +29,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from torchkiln.catalog import Catalog, Variant
+    from torchkiln.ci import Matrix
     from torchkiln.fetch import FetchReport
     from torchkiln.image import Image
+    from torchkiln.layer import Layer
     from torchkiln.smoke import SmokeReport
 
 
@@ -116,7 +120,24 @@ def rendered(project: Project) -> dict[str, str]:
     facts = {
         variant.id: image_facts(base, variant, locks[variant.id], base_lock) for variant in variants
     }
-    return render(project.root, project.catalog, locks, facts)
+    return render(project.root, project.catalog, locks, facts) | render_workflows(
+        project.root, matrix(variants, locks, base_lock)
+    )
+
+
+def ci_matrix(project: Project) -> Matrix:
+    """Return the CI matrix of the locked variants."""
+    variants = locked_variants(project)
+    locks = {one.id: read_variant_lock(project.root, project.catalog, one) for one in variants}
+    return matrix(variants, locks, read_base_lock(project.root, project.catalog.base))
+
+
+def build_base_alone(project: Project) -> Layer:
+    """Return the base's layer, on which all images stand, fetched and built if it is not there."""
+    lock = read_base_lock(project.root, project.catalog.base)
+    _check_host(project, sum(deb.size for deb in lock.debs))
+    fetch(project.store, [], lock.debs, project.catalog.indexes, project.environ)
+    return build_base(project.store, lock)
 
 
 def torch_wheel(project: Project, variant: Variant) -> Path:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from torchkiln.build_all import Outcome
+    from torchkiln.ci import Matrix
     from torchkiln.fetch import FetchReport
     from torchkiln.image_diff import ImageDiff, PackageDifference
     from torchkiln.pipeline import BuildReport
@@ -178,6 +179,16 @@ def _verdict(one: Verdict, found: Recommendation) -> str:
     if not one.locked:
         return f"out: not locked, ./kiln lock {one.variant.flag}"
     return "the one" if one.variant == found.variant else "runs too, with an older torch"
+
+
+def matrix(found: Matrix) -> str:
+    """Return the CI matrix, a row for each image, by stage."""
+    rows = [
+        (stage, row.id, row.runner, f"{row.disk / 1e9:.0f} GB", row.driver)
+        for stage, part in (("base", found.base), ("variants", found.variants))
+        for row in part
+    ]
+    return "\n".join(_left(("stage", "image", "runner", "disk", "driver"), rows))
 
 
 def measured(variant: str, facts: Sequence[Fact]) -> str:

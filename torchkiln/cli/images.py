@@ -36,6 +36,7 @@ def fetch(c: Context, cpu: bool = False, cuda: str = "") -> None:
     optional=["load"],
     help={
         **WHICH,
+        "base": "the Debian base alone, on which all images stand",
         "all": "every variant that is locked",
         "only": "of these, those whose id fits a pattern: 'cu12*'",
         "jobs": "how many variants at a time",
@@ -52,6 +53,7 @@ def build(
     c: Context,
     cpu: bool = False,
     cuda: str = "",
+    base: bool = False,
     all: bool = False,
     only: str = "",
     jobs: int = 1,
@@ -65,6 +67,9 @@ def build(
     """Build images from their locks and see that they train."""
     into = "docker" if load is True else load or ""
     options = BuildOptions(engine=engine, builder=builder, load=into, smoke=smoke, verify=verify)
+    if base:
+        print(f"sha256:{pipeline.build_base_alone(pipeline.open_project(ROOT)).diff_id}")
+        return
     if not (all or only):
         report = commands.build(*selected(cpu, cuda), options)
         print(reports.as_json(report) if json else reports.built(report))

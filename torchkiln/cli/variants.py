@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from invoke.tasks import task
 
-from torchkiln import catalog, lock, pipeline, render, reports
+from torchkiln import catalog, ci, lock, pipeline, render, reports
 from torchkiln import recommend as recommends
 from torchkiln import status as statuses
 from torchkiln.cli.flags import ROOT, WHICH, as_json, expected, selected
@@ -61,6 +61,14 @@ def check_facts(c: Context, cpu: bool = False, cuda: str = "", all: bool = False
     for variant in variants:
         path = pipeline.torch_wheel(project, variant)
         print(reports.measured(variant.id, check(project.store, variant, path)))
+
+
+@task(help={"json": "print one JSON object, each stage as GitHub's strategy.matrix takes it"})
+@expected
+def ci_matrix(c: Context, json: bool = False) -> None:
+    """Show the CI matrix: stages, runners, disk, drivers."""
+    found = pipeline.ci_matrix(pipeline.open_project(ROOT))
+    print(as_json(ci.as_json(found)) if json else reports.matrix(found))
 
 
 @task(name="lock", help={**WHICH, "base": "the Debian base", "all": "the base and every variant"})
