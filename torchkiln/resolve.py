@@ -60,14 +60,22 @@ def resolve(
     )
     if done.returncode:
         what = f"the requirements of `{variant.id}` cannot be resolved"
-        hint = (
-            f"correct `variants.{variant.id}` in `images/variants.yaml`,"
-            " or see which indexes pip is configured with: pip config list"
-        )
-        raise LockError(what, done.stderr.strip(), hint)
+        raise LockError(what, done.stderr.strip(), _hint(variant, reach))
     pins = dict(_pin(line) for line in done.stdout.splitlines())
     _refuse_other_build(variant, pins["torch"])
     return pins
+
+
+def _hint(variant: Variant, reach: Reach) -> str:
+    if variant.index and reach.named is None:
+        return (
+            f"the index `{variant.index}` does not answer from here: lock where it does,"
+            " or name a folder with its wheels: export PIP_FIND_LINKS=<folder>"
+        )
+    return (
+        f"correct `variants.{variant.id}` in `images/variants.yaml`,"
+        " or see which indexes pip is configured with: pip config list"
+    )
 
 
 def torch_version(variant: Variant) -> str:

@@ -3,15 +3,17 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from debian_mirror import BASE, archive, key, stanza, suite
 from package_index import index, torch, wheel
+from packaging.requirements import Requirement
 from servers import Site, serving
 
-from torchkiln import debian
-from torchkiln.catalog import Base, Catalog, Variant
+from torchkiln import compat, debian
+from torchkiln.catalog import Base, Catalog, Variant, load
 from torchkiln.errors import FetchError, LockError
 from torchkiln.lock import lock_base, lock_variant
 from torchkiln.lockfile import read_base_lock, read_variant_lock
@@ -19,8 +21,8 @@ from torchkiln.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
+PROJECT = Path(__file__).parents[2]
 CATALOG = Catalog(
     base=Base(release="bookworm", python="3.11", packages=("python3",)), indexes={}, variants=()
 )
@@ -227,3 +229,60 @@ def test_a_mirror_that_fails_is_named_with_the_way_to_another(
     text = str(caught.value)
     assert f"cannot fetch {mirror.url}/debian/dists/bookworm/InRelease" in text
     assert "TORCHKILN_DEBIAN_MIRROR" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "cuda", "runtime"), [("cu118", "11.8", "11"), ("cu129", "12.9", "12")]
+)
+def test_a_variant_of_the_pytorch_index_is_locked_where_that_answers(
+    tmp_path: Path, environ: dict[str, str], name: str, cuda: str, runtime: str
+) -> None:
+    """Its own entry in the catalog, with an index of the same builds in the place of PyTorch's."""
+    catalog = load(PROJECT / "images/variants.yaml")
+    variant = catalog.variant(name)
+    library = f"nvidia-cuda-runtime-cu{runtime}"
+    own = index(
+        torch(f"{variant.torch}+{name}", cuda, library),
+        wheel(library.replace("-", "_"), f"{cuda}.89"),
+        *(
+            wheel(requirement.name, f"{version}+{name}")
+            for requirement in map(Requirement, variant.packages)
+            if requirement.name.startswith("torch")
+            for version in [next(iter(requirement.specifier)).version]
+        ),
+    )
+    pip = index(
+        torch(variant.torch, "12.8"),
+        *(wheel(one, "2.0") for one in ("matplotlib", "numpy", "pip", "setuptools")),
+    )
+    with serving(own) as site, serving(pip) as main:
+        environ["PIP_INDEX_URL"] = f"{main.url}/simple"
+        url = f"{site.url}/simple"
+        there = replace(catalog, indexes=catalog.indexes | {f"pytorch-{name}": url})
+        lock = lock_variant(tmp_path, there, variant, Store(tmp_path / "store"), environ)
+
+    assert {wheel.name: (wheel.version, wheel.source) for wheel in lock.wheels} == {
+        "torch": (f"{variant.torch}+{name}", f"pytorch-{name}"),
+        "torchvision": (f"{compat.RELEASES[variant.torch].torchvision}+{name}", f"pytorch-{name}"),
+        "torchaudio": (f"{compat.RELEASES[variant.torch].torchaudio}+{name}", f"pytorch-{name}"),
+        library: (f"{cuda}.89", f"pytorch-{name}"),
+        **dict.fromkeys(("matplotlib", "numpy", "pip", "setuptools"), ("2.0", "default")),
+    }
+
+
+def test_a_variant_of_an_index_that_is_silent_is_not_locked_from_another(
+    tmp_path: Path, environ: dict[str, str]
+) -> None:
+    catalog = load(PROJECT / "images/variants.yaml")
+    pip = index(torch("2.7.1", "12.6"), wheel("numpy", "2.0"))
+    silent = catalog.indexes | {"pytorch-cu118": "http://localhost:9/simple"}
+    there = replace(catalog, indexes=silent)
+    with serving(pip) as main:
+        environ["PIP_INDEX_URL"] = f"{main.url}/simple"
+        with pytest.raises(LockError, match="`cu118` cannot be resolved") as caught:
+            lock_variant(
+                tmp_path, there, there.variant("cu118"), Store(tmp_path / "store"), environ
+            )
+
+    assert "the index `pytorch-cu118` does not answer from here" in caught.value.hint
+    assert not (tmp_path / "envs").exists()
