@@ -82,6 +82,26 @@ def test_docker_builds_the_image_and_the_suite_passes_in_it(
     assert [] == containers(docker)
 
 
+def test_what_will_not_work_is_said_when_a_container_starts(
+    docker: Engine, by_docker: dict[str, Any]
+) -> None:
+    """Docker gives 64 MB of shared memory unless it is asked for more; the command runs anyway."""
+    reference = by_docker["reference"]
+    told, silent = (
+        subprocess.run(
+            [*docker.command, "run", "--rm", *options, reference, "echo", "ran"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        for options in ((), ("--shm-size=1g",))
+    )
+
+    assert told.stderr.splitlines()[0].startswith("torchkiln: /dev/shm has 64 MB")
+    assert len(told.stderr.splitlines()) == 2
+    assert ("ran\n", "ran\n", "") == (told.stdout, silent.stdout, silent.stderr)
+
+
 def test_the_images_of_the_two_engines_differ_in_nothing(
     docker_kiln: Kiln, by_docker: dict[str, Any], cpu: dict[str, Any]
 ) -> None:
