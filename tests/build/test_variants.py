@@ -1,4 +1,4 @@
-"""All variants together: what is listed, what is built at once, and, slowly, every CUDA there is."""
+"""All variants together: what is listed, what is built at once and, slowly, every CUDA."""
 
 from __future__ import annotations
 

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from invoke.tasks import task
 
-from torchkiln import catalog, ci, lock, pipeline, render, reports
+from torchkiln import catalog, ci, lock, pipeline, render
 from torchkiln import recommend as recommends
 from torchkiln import status as statuses
+from torchkiln import variant_reports as reports
 from torchkiln.cli.flags import ROOT, WHICH, as_json, expected, selected
 from torchkiln.errors import DriftError
 from torchkiln.machine import described, this_machine
