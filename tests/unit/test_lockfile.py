@@ -163,3 +163,10 @@ def test_a_lock_is_the_same_bytes_whatever_made_it(lock: VariantLock) -> None:
 
     assert text == json.dumps(json.loads(text), indent=2, sort_keys=True) + "\n"
     assert text == dump(replace(lock))
+
+
+def test_what_is_said_of_a_variants_end_makes_no_lock_stale() -> None:
+    ended = replace(CU117, ended="2023-10-04", replacement="cu126")
+
+    assert variant_inputs(CATALOG, ended) == variant_inputs(CATALOG, CU117)
+    assert variant_inputs(CATALOG, replace(CU117, torch="2.0.0")) != variant_inputs(CATALOG, CU117)

@@ -407,10 +407,15 @@ def test_only_the_known_second_copy_is_excused(layout: Layout, tmp_path: Path) -
     layout.put(f"{SITE}/torchvision.libs/libcudart.782fcab0.so.11.0")
     layout.put(f"{SITE}/torchvision.libs/libcublas.so.11")
     layout.put(f"{SITE}/nvidia/lib/libcublas.so.11")
+    for profiler in ("cupti", "cupti-blackwell", "other"):
+        for name in ("libcupti.so.12", "libnvperf_host.so", "libnvperf_target.so"):
+            layout.put(f"{SITE}/triton/backends/nvidia/lib/{profiler}/{name}")
+    layout.put(f"{SITE}/nvidia/lib/libcupti.so.12")
 
     faults = second_copies(layout.write(tmp_path))
 
-    assert [fault.partition(":")[0] for fault in faults] == ["libcublas"]
+    assert {fault.partition(":")[0] for fault in faults} == {"libcublas", "libcupti"}
+    assert not any("lib/cupti" in fault for fault in faults)
 
 
 @pytest.mark.parametrize(
