@@ -16,7 +16,7 @@ from torchkiln.candidates import choose_wheels, supported_tags
 from torchkiln.cuda import check_distributions, check_torch
 from torchkiln.debian import read_index, read_keys
 from torchkiln.depends import lock_debs
-from torchkiln.errors import FetchError
+from torchkiln.errors import ArchiveError, FetchError, KilnError, LockError
 from torchkiln.fetch import fetch
 from torchkiln.files import write_atomic
 from torchkiln.lockfile import (
@@ -34,7 +34,7 @@ from torchkiln.resolve import glibc_minor, resolve
 from torchkiln.transport import Transport
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from torchkiln.catalog import Catalog, Variant
@@ -73,6 +73,36 @@ def _get(transport: Transport, url: str) -> bytes:
     except FetchError as error:
         hint = error.hint or "name another mirror: export TORCHKILN_DEBIAN_MIRROR=<URL>"
         raise FetchError(error.what, error.why, hint) from None
+
+
+def lock_variants(
+    root: Path,
+    catalog: Catalog,
+    variants: Iterable[Variant],
+    store: Store,
+    environ: Mapping[str, str],
+) -> list[KilnError]:
+    """Write the locks of `variants`, one after the other, and return the errors of those that fail.
+
+    An index that does not answer from here is no reason to leave the others as they are.
+    """
+    failures: list[KilnError] = []
+    for variant in variants:
+        try:
+            lock_variant(root, catalog, variant, store, environ)
+        except (ArchiveError, FetchError, LockError) as error:  # noqa: PERF203
+            failures.append(error)
+    return failures
+
+
+def demand(failures: Sequence[KilnError]) -> None:
+    """Raise the error of `lock_variants`, or one that tells all of them."""
+    if len(failures) == 1:
+        raise failures[0]
+    if failures:
+        what = f"{len(failures)} variants cannot be locked, the others are"
+        lines = [line for one in failures for line in str(one).splitlines() if line]
+        raise LockError(what, "\n".join(lines))
 
 
 def lock_variant(

@@ -15,7 +15,7 @@ from servers import Site, serving
 from torchkiln import compat, debian
 from torchkiln.catalog import Base, Catalog, Variant, load
 from torchkiln.errors import FetchError, LockError
-from torchkiln.lock import lock_base, lock_variant
+from torchkiln.lock import demand, lock_base, lock_variant, lock_variants
 from torchkiln.lockfile import read_base_lock, read_variant_lock
 from torchkiln.store import Store
 
@@ -286,3 +286,22 @@ def test_a_variant_of_an_index_that_is_silent_is_not_locked_from_another(
 
     assert "the index `pytorch-cu118` does not answer from here" in caught.value.hint
     assert not (tmp_path / "envs").exists()
+
+
+def test_a_variant_that_cannot_be_locked_does_not_stop_the_others(
+    tmp_path: Path, environ: dict[str, str], named: Site
+) -> None:
+    catalog = replace(CATALOG, indexes={"pytorch-cpu": f"{named.url}/simple"})
+    lost = replace(CU117, id="cu999", torch="9.9.9")
+    failures = lock_variants(
+        tmp_path, catalog, [lost, CPU, replace(lost, torch="9.9.8")], Store(tmp_path / "s"), environ
+    )
+
+    assert (tmp_path / "envs/cpu/lock.json").exists()
+    assert not (tmp_path / "envs/cu999").exists()
+    with pytest.raises(LockError, match="2 variants cannot be locked, the others are") as caught:
+        demand(failures)
+    assert caught.value.why.count("`cu999` cannot be resolved") == 2
+    with pytest.raises(LockError, match="`cu999` cannot be resolved"):
+        demand(failures[:1])
+    demand([])

@@ -84,11 +84,12 @@ def lock_(
         variants = [catalog.select(project.catalog, cpu=cpu, cuda=cuda or None)]
     if base or all:
         lock.lock_base(ROOT, project.catalog, project.environ)
-    for variant in variants:
-        lock.lock_variant(ROOT, project.catalog, variant, project.store, project.environ)
     if not (variants or base):
         catalog.select(project.catalog, cpu=cpu, cuda=None)
-    render.write(ROOT, pipeline.rendered(project))
+    failures = lock.lock_variants(ROOT, project.catalog, variants, project.store, project.environ)
+    if not failures or len(variants) > len(failures):
+        render.write(ROOT, pipeline.rendered(project))
+    lock.demand(failures)
 
 
 @task(name="render", help={"check": "change nothing; print a diff and fail where a file differs"})
