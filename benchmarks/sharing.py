@@ -49,9 +49,11 @@ def table(images: dict[str, Layers]) -> str:
     apart = sum(sum(one.values()) for one in images.values())
     whole = together(images)
     lines = [
-        (f"{len(images)} images have {_megabytes(apart)} each by itself and {_megabytes(whole)}"
-        f" together: {100 * (apart - whole) / apart:.1f} % less. MB to pull for the image at the"
-        " head of a column, where that at the left is there:"),
+        (
+            f"{len(images)} images have {_megabytes(apart)} each by itself and {_megabytes(whole)}"
+            f" together: {100 * (apart - whole) / apart:.1f} % less. MB to pull for the image at the"
+            " head of a column, where that at the left is there:"
+        ),
         "",
         _line(["", *(f"`{name}`" for name in images)]),
         _line(["---"] * (len(images) + 1)),
