@@ -48,12 +48,10 @@ def table(images: dict[str, Layers]) -> str:
     """Return the sum, what is shared of it, and a row of pulls for each image that is there."""
     apart = sum(sum(one.values()) for one in images.values())
     whole = together(images)
+    sums = f"{_megabytes(apart)} each by itself, {_megabytes(whole)} together"
     lines = [
-        (
-            f"{len(images)} images have {_megabytes(apart)} each by itself and {_megabytes(whole)}"
-            f" together: {100 * (apart - whole) / apart:.1f} % less. MB to pull for the image at the"
-            " head of a column, where that at the left is there:"
-        ),
+        f"{len(images)} images have {sums}, {100 * (apart - whole) / apart:.1f} % less.",
+        "MB to pull for the image at the head of a column, where that at the left is there:",
         "",
         _line(["", *(f"`{name}`" for name in images)]),
         _line(["---"] * (len(images) + 1)),

@@ -24,7 +24,7 @@ def test_a_layer_that_is_there_is_not_pulled_and_lies_once() -> None:
 def test_the_table_has_a_row_for_each_image_that_is_there() -> None:
     lines = table(IMAGES).splitlines()
 
-    assert lines[0].startswith("2 images have 2,400 MB each by itself and 2,350 MB together: 2.1 %")
+    assert lines[0].startswith("2 images have 2,400 MB each by itself, 2,350 MB together, 2.1 %")
     assert lines[-3:] == [
         "| nothing | 350 | 2,050 |",
         "| `cpu` | 0 | 2,000 |",
