@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -50,8 +51,11 @@ def test_a_damaged_input_is_named_and_mended_by_what_the_hint_says(
     work = cpu_job(copy.home)
     wheel = work.lock.wheel("packaging")
     deb = next(deb for deb in work.base_lock.debs if deb.name == "bash")
-    sha256, name = {"wheel": (wheel.sha256, wheel.file), "deb": (deb.sha256, deb.name)}[kind]
-    shutil.rmtree(copy.home / "records")
+    sha256, name, layer = {
+        "wheel": (wheel.sha256, wheel.file, "wheels"),
+        "deb": (deb.sha256, deb.name, "debian-bookworm"),
+    }[kind]
+    _forget(copy, layer)
     _damage(copy, sha256)
 
     done = copy("build", "--cpu", "--no-smoke")
@@ -91,6 +95,13 @@ def _damage(kiln: Kiln, sha256: str) -> None:
             blob.write_bytes(data)
         else:
             os.link(blob, name)
+
+
+def _forget(kiln: Kiln, layer: str) -> None:
+    """Take from the store what it knows of layers of this name: they are made again from inputs."""
+    for path in (kiln.home / "records/layers").glob("*.json"):
+        if json.loads(path.read_text())["name"] == layer:
+            path.unlink()
 
 
 def _follow_hint(message: str) -> None:
