@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from torchkiln import drivers
-from torchkiln.engine.job import LAYER_GROWTH, TREE_GROWTH
+from torchkiln.engine.job import BASE_GROWTH, LAYER_GROWTH, TREE_GROWTH
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,8 +23,6 @@ RUNNER_DISK: Final = 14_000_000_000
 """Bytes that GitHub promises on its runners; more is there once unused toolchains are removed."""
 
 GPU_RUNNER: Final = ("self-hosted", "linux", "x64", "gpu")
-_BASE_GROWTH: Final = 10
-"""The base's layer, its tree, and dpkg's working copy, as multiples of its packages."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +59,7 @@ def matrix(
         id="base",
         flag="--base",
         runner=RUNNER,
-        disk=debs * _BASE_GROWTH,
+        disk=debs * BASE_GROWTH,
         make_room=False,
         driver="",
         gpu_runner=(),

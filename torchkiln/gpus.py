@@ -132,7 +132,8 @@ def runs_on(archs: Iterable[Capability], capability: Capability) -> bool:
     """Tell whether code for any of `archs` runs on a GPU of `capability`.
 
     Machine code runs on its own major version from its minor version on: 8.6 on 8.9 (CUDA C++
-    Programming Guide, "Binary Compatibility").
+    Programming Guide, "Binary Compatibility"). The suite in the images, which can use nothing of
+    this package, has the rule in smoke/devices.py.
     """
     return any(major == capability[0] and minor <= capability[1] for major, minor in archs)
 

@@ -12,7 +12,7 @@ from torchkiln.base import build_base
 from torchkiln.ci import matrix
 from torchkiln.dockerfile import image_facts
 from torchkiln.engine import kiln
-from torchkiln.engine.job import Job, space_needed
+from torchkiln.engine.job import BASE_GROWTH, Job, space_needed
 from torchkiln.fetch import fetch
 from torchkiln.files import write_atomic
 from torchkiln.lockfile import read_base_lock, read_variant_lock, variant_lock_path
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from torchkiln.fetch import FetchReport
     from torchkiln.image import Image
     from torchkiln.layer import Layer
+    from torchkiln.lockfile import VariantLock
     from torchkiln.smoke import SmokeReport
 
 
@@ -112,30 +113,32 @@ def rendered(project: Project) -> dict[str, str]:
     """
     base = project.catalog.base
     base_lock = read_base_lock(project.root, base)
-    variants = locked_variants(project)
-    locks = {
-        variant.id: read_variant_lock(project.root, project.catalog, variant)
-        for variant in variants
-    }
+    variants, locks = locked_variants(project), _locks(project)
     facts = {
         variant.id: image_facts(base, variant, locks[variant.id], base_lock) for variant in variants
     }
-    return render(project.root, project.catalog, locks, facts) | render_workflows(
-        project.root, matrix(variants, locks, base_lock)
-    )
+    files = render(project.root, project.catalog, locks, facts)
+    return files | render_workflows(project.root, matrix(variants, locks, base_lock))
 
 
 def ci_matrix(project: Project) -> Matrix:
     """Return the CI matrix of the locked variants."""
-    variants = locked_variants(project)
-    locks = {one.id: read_variant_lock(project.root, project.catalog, one) for one in variants}
-    return matrix(variants, locks, read_base_lock(project.root, project.catalog.base))
+    base_lock = read_base_lock(project.root, project.catalog.base)
+    return matrix(locked_variants(project), _locks(project), base_lock)
+
+
+def _locks(project: Project) -> dict[str, VariantLock]:
+    """Return the lock of each variant that has one, by the variant's id."""
+    return {
+        variant.id: read_variant_lock(project.root, project.catalog, variant)
+        for variant in locked_variants(project)
+    }
 
 
 def build_base_alone(project: Project) -> Layer:
     """Return the base's layer, on which all images stand, fetched and built if it is not there."""
     lock = read_base_lock(project.root, project.catalog.base)
-    _check_host(project, sum(deb.size for deb in lock.debs))
+    _check_host(project, BASE_GROWTH * sum(deb.size for deb in lock.debs))
     fetch(project.store, [], lock.debs, project.catalog.indexes, project.environ)
     return build_base(project.store, lock)
 

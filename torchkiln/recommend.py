@@ -76,7 +76,7 @@ def why_not(variant: Variant, machine: Machine) -> Iterator[str]:
     if machine.driver is not None and not machine.driver.reaches(floor):
         yield f"needs driver {floor} or newer"
     archs = gpus.architectures(variant.torch, variant.cuda or "")
-    for gpu in _distinct(machine.gpus):
+    for gpu in dict.fromkeys(machine.gpus):  # eight equal ones are one reason
         if gpu.capability is None:
             yield f"the compute capability of {gpu.name} is not known"
         elif not gpus.runs_on(archs, gpu.capability):
@@ -118,10 +118,6 @@ def _word(machine: Machine, verdicts: Sequence[Verdict], chosen: Variant | None)
     following = next((one for one in verdicts if one.variant.id == chosen.replacement), None)
     why = "; ".join(following.reasons) if following else ""
     return f"{text}; `{chosen.replacement}` follows it" + (f", but {why}" if why else "")
-
-
-def _distinct(found: Sequence[Gpu]) -> list[Gpu]:
-    return list(dict.fromkeys(found))
 
 
 def as_json(found: Recommendation) -> dict[str, Any]:

@@ -49,14 +49,7 @@ def render(
     `locks` and `facts` are by variant id, of the variants that are locked; `root` is read for
     `templates/` and the version of `installer` alone.
     """
-    templates = Environment(
-        loader=FileSystemLoader(root / "templates"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701 - the output is no HTML
-    )
+    templates = _templates(root / "templates")
 
     def fill(template: str, **values: object) -> str:
         header = f"{MARK} from templates/{template} - DO NOT EDIT"
@@ -95,16 +88,12 @@ def render_workflows(root: Path, matrix: Matrix) -> dict[str, str]:
     GitHub's own expressions have braces, so these templates have brackets.
     """
     folder = "templates/workflows"
-    templates = Environment(
-        loader=FileSystemLoader(root / folder),
-        undefined=StrictUndefined,
+    templates = _templates(
+        root / folder,
         variable_start_string="[[",
         variable_end_string="]]",
         block_start_string="[%",
         block_end_string="%]",
-        trim_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701 - the output is no HTML
     )
     rows = [
         asdict(row) | {"gigabytes": -(-row.disk // 10**9), "make_room": str(row.make_room).lower()}
@@ -120,6 +109,19 @@ def render_workflows(root: Path, matrix: Matrix) -> dict[str, str]:
         )
         for name in templates.list_templates()
     }
+
+
+def _templates(folder: Path, **brackets: str) -> Environment:
+    """Return the templates in `folder`; Jinja's own brackets are braces."""
+    return Environment(
+        loader=FileSystemLoader(folder),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701 - the output is no HTML
+        **brackets,  # type: ignore[arg-type] # each is a string
+    )
 
 
 def write(root: Path, files: Mapping[str, str]) -> None:

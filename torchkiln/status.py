@@ -34,7 +34,7 @@ class VariantStatus:
         return drivers.floor(self.variant.cuda) if self.variant.cuda else ""
 
     @property
-    def gpus(self) -> list[str]:
+    def covers(self) -> list[str]:
         """Return which of the familiar GPUs it has code for."""
         if self.variant.cuda is None:
             return []
@@ -89,7 +89,7 @@ def as_json(found: tuple[VariantStatus, ...]) -> list[dict[str, Any]]:
                 gpus.shown(arch)
                 for arch in gpus.architectures(one.variant.torch, one.variant.cuda or "")
             ],
-            "gpus": one.gpus,
+            "gpus": one.covers,
             "ended": one.variant.ended,
             "replacement": one.variant.replacement,
             "state": one.state,

@@ -28,7 +28,7 @@ def listed(found: Sequence[VariantStatus]) -> str:
             one.state,
             megabytes(one.image.size) if one.image else "",
             one.image.digest[:12] if one.image else "",
-            ", ".join(one.gpus),
+            ", ".join(one.covers),
         )
         for one in found
     ]

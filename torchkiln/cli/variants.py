@@ -81,13 +81,14 @@ def lock_(
     project = pipeline.open_project(ROOT)
     variants = list(project.catalog.variants) if all else []
     if cpu or cuda:
-        variants = [catalog.select(project.catalog, cpu=cpu, cuda=cuda or None)]
+        variants = [selected(cpu, cuda)[1]]
     if base or all:
         lock.lock_base(ROOT, project.catalog, project.environ)
     if not (variants or base):
         catalog.select(project.catalog, cpu=cpu, cuda=None)
     failures = lock.lock_variants(ROOT, project.catalog, variants, project.store, project.environ)
-    if not failures or len(variants) > len(failures):
+    # Where every lock that was asked for failed there is nothing new to render.
+    if not failures or len(failures) < len(variants):
         render.write(ROOT, pipeline.rendered(project))
     lock.demand(failures)
 

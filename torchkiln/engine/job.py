@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from torchkiln.store import Store
     from torchkiln.venv import Venv
 
+BASE_GROWTH: Final = 10
+"""The base's layer, its tree and dpkg's working copy are at most this many times its packages."""
+
 LAYER_GROWTH: Final = 1.2
 """A layer of wheels has at most this many times their size, compressed ..."""
 

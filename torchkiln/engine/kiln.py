@@ -1,8 +1,8 @@
 """The engine that needs no daemon: locked .debs and wheels in the store become an OCI image.
 
-Each wheel layer is keyed by what it is made from and found again in the store's records, so that a
-build does only what no build did before. Bytecode is made on one pool of workers and layers are
-written on another, because a layer waits for its bytecode; dpkg installs the base beside them.
+A build does only what no build did before (see `torchkiln.engine.job`). Bytecode is made on one
+pool of workers and layers are written on another, because a layer waits for its bytecode; dpkg
+installs the base beside them.
 """
 
 from __future__ import annotations
