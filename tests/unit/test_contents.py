@@ -179,3 +179,13 @@ print(write_layer(folder / "layer", "torchkiln", own_entries(folder, BASE, CUDA,
         said.add(subprocess.check_output([sys.executable, "-c", code, *arguments], env=environment))
 
     assert 1 == len(said)
+
+
+def test_a_cuda_image_names_the_gpus_that_its_torch_has_no_code_for(project: Path) -> None:
+    """The entry point reads the file; the CPU's torch needs no GPU and has none."""
+    name = "opt/torchkiln/gpus-without-code"
+    words = data(layer(project, CUDA)[name]).splitlines()
+
+    assert {"H100", "B200", "RTX 50[5-9]0"} <= set(words)
+    assert not {"V100", "A100", "T4", "L4"} & set(words)
+    assert name not in layer(project, CPU)
