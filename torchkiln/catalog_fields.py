@@ -45,10 +45,19 @@ def indexes(place: Place) -> dict[str, str]:
         url = entry.text()
         if not _INDEX_NAME.fullmatch(name) or name == "default":
             entry.fault("an index is named by lower case, digits and dashes, and not `default`")
-        if url and (urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).netloc):
+        if url and not _is_web(url):
             entry.fault(f"not the URL of an index: `{url}`")
         urls[name] = url.rstrip("/")
     return urls
+
+
+def _is_web(url: str) -> bool:
+    """Return whether `url` names a server; brackets that hold no IPv6 address make none of it."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    return parts.scheme in {"http", "https"} and bool(parts.netloc)
 
 
 def torch(place: Place, python: str) -> str:

@@ -368,6 +368,13 @@ def test_whatever_is_cut_out_of_a_catalog_ends_in_a_catalog_or_in_a_catalog_erro
         assert all(line.startswith(("v.yaml:", "  ")) for line in error.why.splitlines())  # noqa: PT017
 
 
+@pytest.mark.parametrize("host", ["[::1", "::1]", "[numpy]"])
+def test_brackets_that_hold_no_address_make_no_url(host: str) -> None:
+    text = GOOD.replace("https://download.pytorch.org/whl/cpu/", f'"https://{host}/whl/cpu"')
+
+    assert any("indexes.pytorch-cpu: not the URL of an index" in one for one in faults(text))
+
+
 def test_a_torch_newer_than_the_facts_is_let_through() -> None:
     variants = parse(GOOD.replace("2.13.0", "2.99.0"), "v.yaml").variants
 
