@@ -16,12 +16,12 @@ from torchkiln.cli.images import (
     diff,
     export,
     fetch,
-    push,
     run,
     shell,
     smoke,
     verify_,
 )
+from torchkiln.cli.registry import pull, push
 from torchkiln.cli.variants import check_facts, ci_matrix, list_, lock_, recommend, render_
 from torchkiln.errors import VerifyError
 

@@ -126,3 +126,9 @@ class FactsError(KilnError):
     """What is written down of torch's builds is not what their wheels hold."""
 
     exit_code = 25
+
+
+class RegistryError(KilnError):
+    """A registry refused, did not answer, or has something else than it says."""
+
+    exit_code = 28

@@ -6,11 +6,14 @@ with the containerd store read `index.json`, older ones only know `manifest.json
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from torchkiln.files import link_or_copy
 from torchkiln.image_archive import image_names
+from torchkiln.layer import Layer
 from torchkiln.lockfile import canonical
 
 if TYPE_CHECKING:
@@ -18,7 +21,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from torchkiln.config import ImageConfig
-    from torchkiln.layer import Layer
     from torchkiln.store import Store
 
 _OCI: Final = "application/vnd.oci.image"
@@ -66,13 +68,8 @@ def write_image(store: Store, variant: str, layers: Sequence[Layer], config: Ima
     blobs = [digest, config_digest, *(layer.digest for layer in layers)]
     index = canonical(_index(digest, len(manifest_bytes), reference))
     docker = canonical(_docker_manifest(config_digest, layers, reference))
-    layout = store.root / "images" / f"{variant}-{digest[:12]}"
-    with store.exclusive(f"layout-{layout.name}"), store.workspace() as folder:
-        if layout.is_dir():
-            _renew(store, layout, blobs, folder)
-        else:
-            texts = {"oci-layout": _LAYOUT, "index.json": index, "manifest.json": docker}
-            _write_layout(store, layout, blobs, texts, folder)
+    texts = {"oci-layout": _LAYOUT, "index.json": index, "manifest.json": docker}
+    layout = _layout(store, f"{variant}-{digest[:12]}", blobs, texts)
     return Image(
         variant=variant,
         reference=reference,
@@ -82,6 +79,66 @@ def write_image(store: Store, variant: str, layers: Sequence[Layer], config: Ima
         layers=tuple(layers),
         environment=config.environment,
     )
+
+
+def adopt_image(store: Store, manifest: bytes, reference: str, unpacked: dict[str, int]) -> Image:
+    """Return the image of a manifest whose blobs are all in the store and checked.
+
+    `unpacked` is the size (bytes) of each layer's tar by the layer's digest (hex).
+    """
+    document = json.loads(manifest)
+    digest, config_digest = hashlib.sha256(manifest).hexdigest(), _hex(document["config"])
+    config = json.loads(store.blob(config_digest).read_bytes())
+    diff_ids = config["rootfs"]["diff_ids"]
+    layers = [
+        _adopted(entry, diff_id, unpacked)
+        for entry, diff_id in zip(document["layers"], diff_ids, strict=True)
+    ]
+    texts = {
+        "oci-layout": _LAYOUT,
+        "index.json": canonical(_index(digest, len(manifest), reference)),
+        "manifest.json": canonical(_docker_manifest(config_digest, layers, reference)),
+    }
+    blobs = [digest, config_digest, *(layer.digest for layer in layers)]
+    # The name is part of the layout, so that one image by two names has two.
+    named = hashlib.sha256(reference.encode()).hexdigest()[:8]
+    runtime = config.get("config") or {}
+    return Image(
+        variant=reference,
+        reference=reference,
+        digest=digest,
+        config=config_digest,
+        layout=_layout(store, f"pulled-{named}-{digest[:12]}", blobs, texts),
+        layers=tuple(layers),
+        environment=dict(one.split("=", 1) for one in runtime.get("Env") or () if "=" in one),
+    )
+
+
+def _adopted(entry: dict[str, Any], diff_id: str, unpacked: dict[str, int]) -> Layer:
+    notes = entry.get("annotations") or {}
+    return Layer(
+        name=notes.get("io.torchkiln.layer", entry["digest"][:19]),
+        diff_id=diff_id.removeprefix("sha256:"),
+        digest=_hex(entry),
+        size=entry["size"],
+        unpacked=unpacked[_hex(entry)],
+        codec=notes.get("io.torchkiln.codec", ""),
+    )
+
+
+def _hex(descriptor: dict[str, Any]) -> str:
+    return str(descriptor["digest"]).removeprefix("sha256:")
+
+
+def _layout(store: Store, name: str, blobs: Sequence[str], texts: dict[str, bytes]) -> Path:
+    """Return the layout of this name, made anew or renewed."""
+    layout = store.root / "images" / name
+    with store.exclusive(f"layout-{layout.name}"), store.workspace() as folder:
+        if layout.is_dir():
+            _renew(store, layout, blobs, folder)
+        else:
+            _write_layout(store, layout, blobs, texts, folder)
+    return layout
 
 
 def _write_layout(

@@ -82,10 +82,12 @@ def _named(data: bytes, reference: str) -> bytes:
 
 def image_names(reference: str) -> dict[str, str]:
     """Return the annotations that name an image in an index."""
+    registry, slash, path = reference.partition("/")
+    tag = (path if slash else registry).partition("@")[0].partition(":")[2]
     return {
-        "org.opencontainers.image.ref.name": reference.partition(":")[2],
+        "org.opencontainers.image.ref.name": tag or "latest",
         # containerd, and so Docker's new store, takes the full name from here.
-        "io.containerd.image.name": f"docker.io/library/{reference}",
+        "io.containerd.image.name": reference if slash else f"docker.io/library/{reference}",
     }
 
 

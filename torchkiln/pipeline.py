@@ -167,6 +167,11 @@ def built_image(project: Project, variant: Variant) -> Image:
     return assemble(project, variant, Stopwatch())
 
 
+def image_built_before(project: Project, variant: Variant) -> Image | None:
+    """Return the image of `variant` if all of it is built, None otherwise. Builds nothing."""
+    return kiln.built_before(job(project, variant))
+
+
 def build(project: Project, variant: Variant, *, with_smoke: bool) -> BuildReport:
     """Build `variant` and, unless told not to, see that it trains.
 

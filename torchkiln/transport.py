@@ -26,7 +26,7 @@ from torchkiln.progress import say
 from torchkiln.urls import redact
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from torchkiln.pipconf import PipConfig
 
@@ -76,6 +76,8 @@ class Transport:
     `first_pause` (seconds) is the pause before the first retry; it doubles with each.
     """
 
+    doing = "fetch"
+
     def __init__(
         self, config: PipConfig, environ: Mapping[str, str], first_pause: float = 0.5
     ) -> None:
@@ -105,7 +107,7 @@ class Transport:
                 return url, response
             response.close()
             if response.status not in _REDIRECTS:
-                raise _refusal(url, response)
+                raise refusal(url, response)
             target = urljoin(url, response.headers.get("Location", ""))
             if urlsplit(url).scheme == "https" and urlsplit(target).scheme != "https":
                 what = f"cannot fetch {redact(first)}"
@@ -141,25 +143,28 @@ class Transport:
 
         As often as pip's `retries` says. Pauses double, with jitter, unless the server names one.
         """
-        for attempt in range(1, self._retries + 2):
+        attempt = 1
+        while True:
             try:
                 return operation()
             except TransientError as error:
-                failure = error
-            pause = failure.pause
-            if pause is None:
-                pause = self._first_pause * 2 ** (attempt - 1) * random.uniform(0.5, 1)  # noqa: S311
-            if pause > _LONGEST_PAUSE:
-                what = f"cannot fetch {label}"
-                raise FetchError(what, f"{failure}\nthe server asks to wait for {pause:.0f} s")
-            if attempt > self._retries:
-                break
-            tries = f"try {attempt} of {self._retries + 1}"
-            say(f"{label}: {failure} ({tries}), trying again in {pause:.1f} s")
-            if self.stop.wait(pause):
-                raise CancelledFetchError
-        what = f"cannot fetch {label}"
-        raise FetchError(what, f"{failure} (tries: {attempt})")
+                self.wait(error, attempt, label)
+            attempt += 1
+
+    def wait(self, failure: TransientError, attempt: int, label: str) -> None:
+        """Wait before the try after the failed try `attempt` (from 1); raise if there is none."""
+        what = f"cannot {self.doing} {label}"
+        pause = failure.pause
+        if pause is None:
+            pause = self._first_pause * 2 ** (attempt - 1) * random.uniform(0.5, 1)  # noqa: S311
+        if pause > _LONGEST_PAUSE:
+            raise FetchError(what, f"{failure}\nthe server asks to wait for {pause:.0f} s")
+        if attempt > self._retries:
+            raise FetchError(what, f"{failure} (tries: {attempt})")
+        tries = f"try {attempt} of {self._retries + 1}"
+        say(f"{label}: {failure} ({tries}), trying again in {pause:.1f} s")
+        if self.stop.wait(pause):
+            raise CancelledFetchError
 
     def _read(self, url: str, accept: str) -> Page:
         final, response = self.open(url, {"Accept": accept, "Accept-Encoding": "gzip"})
@@ -169,19 +174,26 @@ class Transport:
         except HTTPError as error:
             raise broken(url, error) from None
 
-    def _request(self, url: str, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
+    def _request(
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        method: str = "GET",
+        body: Iterable[bytes] | None = None,
+    ) -> urllib3.BaseHTTPResponse:
         sent = {"User-Agent": "torchkiln", **headers, **self._authorization(url)}
         try:
             return self._connections.pool(url).request(
-                "GET",
+                method,
                 urls.plain(url),
                 headers=sent,
+                body=body,
                 redirect=False,
                 retries=False,
                 preload_content=False,
             )
         except LocationValueError as error:
-            what = f"cannot fetch {redact(url)}"
+            what = f"cannot {self.doing} {redact(url)}"
             raise FetchError(what, redact(str(error))) from None
         except HTTPError as error:
             raise broken(url, error) from None
@@ -216,7 +228,7 @@ def broken(url: str, error: HTTPError) -> FetchError | TransientError:
     return TransientError(redact(text))
 
 
-def _refusal(url: str, response: urllib3.BaseHTTPResponse) -> StatusError | TransientError:
+def refusal(url: str, response: urllib3.BaseHTTPResponse) -> StatusError | TransientError:
     """Return the exception for a status that is no success."""
     if response.status not in _MAY_PASS:
         return StatusError(url, response.status)

@@ -12,7 +12,6 @@ from invoke.tasks import task
 from torchkiln import build_all, commands, pipeline, reports
 from torchkiln.cli.flags import ROOT, WHERE, WHICH, after_dashes, as_json, expected, selected
 from torchkiln.commands import BuildOptions, Where
-from torchkiln.engine import commands as engines
 from torchkiln.errors import CatalogError, DifferenceError
 from torchkiln.image_archive import write_archive
 from torchkiln.image_diff import as_json as diff_as_json
@@ -177,20 +176,6 @@ def diff(c: Context, first: str, second: str, json: bool = False) -> None:
     if not found.same:
         what = f"the images differ: `{first}` and `{second}`"
         raise DifferenceError(what)
-
-
-@task(
-    help={
-        **WHICH,
-        "engine": "which engine's image: docker (by default), podman",
-        "to": "its name there: REGISTRY/REPOSITORY:TAG",
-    }
-)
-@expected
-def push(c: Context, to: str, cpu: bool = False, cuda: str = "", engine: str = "docker") -> None:
-    """Push an engine's image to a registry; print its digest there."""
-    project, variant = selected(cpu, cuda)
-    print(f"{to}@{engines.push(project, variant, engine, to)}")
 
 
 @task(help={**WHICH, "output": "the archive's path, - for stdout"})

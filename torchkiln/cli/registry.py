@@ -1,0 +1,76 @@
+"""Tasks on registries: push and pull, with no daemon."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from invoke.tasks import task
+
+from torchkiln import exchange, pipeline
+from torchkiln import registry_reports as reports
+from torchkiln.cli.flags import ROOT, WHICH, as_json, expected, selected
+from torchkiln.engine import commands as engines
+
+if TYPE_CHECKING:
+    from invoke.context import Context
+
+_PLAIN = "speak http to a registry that is not on this machine"
+
+
+@task(
+    help={
+        **WHICH,
+        "to": "where to: REGISTRY/REPOSITORY, or with a :TAG of your own",
+        "engine": "whose image: kiln (from the store, by default), docker, podman",
+        "plain-http": _PLAIN,
+        "json": "print one JSON object",
+    }
+)
+@expected
+def push(
+    c: Context,
+    to: str,
+    cpu: bool = False,
+    cuda: str = "",
+    engine: str = "kiln",
+    plain_http: bool = False,
+    json: bool = False,
+) -> None:
+    """Push an image to a registry; print its digest and tags there."""
+    project, variant = selected(cpu, cuda)
+    if engine != "kiln":
+        print(f"{to}@{engines.push(project, variant, engine, to)}")
+        return
+    pushed = exchange.push(project, variant, to, plain=plain_http)
+    print(as_json(reports.pushed_as_json(pushed)) if json else reports.pushed(pushed))
+
+
+@task(
+    optional=["load"],
+    positional=["image"],
+    help={
+        "image": "REGISTRY/REPOSITORY[:TAG][@sha256:DIGEST]",
+        "layout": "a new folder for the image as an OCI layout",
+        "load": "put the image into Docker; --load=podman: into Podman",
+        "plain-http": _PLAIN,
+        "json": "print one JSON object",
+    },
+)
+@expected
+def pull(
+    c: Context,
+    image: str,
+    layout: str = "",
+    load: str | bool = "",
+    plain_http: bool = False,
+    json: bool = False,
+) -> None:
+    """Pull an image from a registry into the store, every byte checked; print its digest."""
+    project = pipeline.open_project(ROOT)
+    pulled = exchange.pull(project, image, plain=plain_http)
+    if layout:
+        exchange.copy_layout(project, pulled.image, Path(layout))
+    if load:
+        engines.load(project, pulled.image, "docker" if load is True else str(load))
+    print(as_json(reports.pulled_as_json(pulled)) if json else reports.pulled(pulled))

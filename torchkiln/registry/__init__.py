@@ -1,0 +1,1 @@
+"""Images in registries: names, credentials, blobs there and back (distribution-spec 1.1)."""

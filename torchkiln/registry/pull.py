@@ -1,0 +1,176 @@
+"""Pull an image into the store: every blob by its hash, resumed where it broke."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from torchkiln.download import MismatchError, download, exclusive
+from torchkiln.errors import RegistryError, StoreError
+from torchkiln.image import Image, adopt_image
+from torchkiln.progress import Progress
+from torchkiln.registry import manifests
+from torchkiln.registry.mirrors import mirrors_of
+from torchkiln.registry.session import Session, reporting
+from torchkiln.registry.unpacked import check_layer, unpacked_size
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torchkiln.registry.manifests import Manifest
+    from torchkiln.registry.reference import Reference
+    from torchkiln.store import Store
+
+_THREADS: Final = 4
+_RECORDS: Final = "pulled"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pulled:
+    """What a pull did: bytes of blobs that came (`received`) and that were there (`present`)."""
+
+    image: Image
+    reference: Reference
+    received: int
+    present: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Wanted:
+    """A blob that is to come; `diff_id` (hex) is empty for the configuration."""
+
+    sha256: str
+    size: int
+    label: str
+    diff_id: str = ""
+
+
+def pull(
+    store: Store, reference: Reference, environ: Mapping[str, str], *, plain: bool = False
+) -> Pulled:
+    """Bring the image that `reference` names into the store.
+
+    Its mirrors are asked first. Bytes that are not those of their digest raise `RegistryError`
+    that names them, and nothing of the image is kept then but the blobs that were right.
+    """
+    started = time.monotonic()
+    with reporting(f"pull {reference}"):
+        session, manifest = _open(reference, environ, plain=plain)
+        with contextlib.closing(session):
+            config = _Wanted(**_described(manifest.document["config"], "the configuration"))
+            received = _bring_all(store, session, [config])
+            layers = _layers(store, manifest.document, config)
+            received += _bring_all(store, session, layers)
+    store.put(manifest.data)
+    sizes = {one.sha256: unpacked_size(store, one.sha256) for one in layers}
+    image = adopt_image(store, manifest.data, str(reference), sizes)
+    document = {"reference": str(reference), "blobs": [one.sha256 for one in (config, *layers)]}
+    store.write_record(_RECORDS, image.digest, document)
+    return Pulled(
+        image=image,
+        reference=reference.at(manifest.digest),
+        received=received,
+        present=config.size + sum(one.size for one in layers) - received,
+        seconds=time.monotonic() - started,
+    )
+
+
+def _open(
+    reference: Reference, environ: Mapping[str, str], *, plain: bool
+) -> tuple[Session, Manifest]:
+    """Return a session with the first place that has the image, and the image's manifest there."""
+    *mirrors, origin = mirrors_of(reference, environ)
+    for place in mirrors:
+        with contextlib.suppress(RegistryError), reporting(f"pull {place}"):
+            session = Session(place, environ, plain=plain)
+            return session, manifests.image_manifest(session)
+    session = Session(origin, environ, plain=plain)
+    return session, manifests.image_manifest(session)
+
+
+def _described(entry: Mapping[str, Any], label: str) -> dict[str, Any]:
+    """Return hash, size and label of a descriptor; one without them raises `RegistryError`."""
+    algorithm, _, sha256 = str(entry.get("digest", "")).partition(":")
+    size = entry.get("size")
+    if algorithm != "sha256" or len(sha256) != 64 or not isinstance(size, int):  # noqa: PLR2004
+        what = f"the manifest describes {label} badly"
+        raise RegistryError(what, json.dumps(entry)[:200])
+    name = entry.get("annotations", {}).get("io.torchkiln.layer", label)
+    return {"sha256": sha256, "size": size, "label": name}
+
+
+def _layers(store: Store, manifest: Mapping[str, Any], config: _Wanted) -> list[_Wanted]:
+    """Return the layers with the diff_ids that the configuration promises for them."""
+    document = json.loads(store.checked(config.sha256, config.label).read_bytes())
+    diff_ids = document.get("rootfs", {}).get("diff_ids", [])
+    entries = manifest["layers"]
+    if len(diff_ids) != len(entries):
+        what = "manifest and configuration are not of one image"
+        raise RegistryError(what, f"{len(entries)} layers, {len(diff_ids)} diff_ids")
+    return [
+        _Wanted(**_described(entry, f"layer {number}"), diff_id=diff_id.removeprefix("sha256:"))
+        for number, (entry, diff_id) in enumerate(zip(entries, diff_ids, strict=True), 1)
+    ]
+
+
+def _bring_all(store: Store, session: Session, wanted: Sequence[_Wanted]) -> int:
+    """Bring what the store lacks, the largest first, and check all; return the bytes that came."""
+    blobs = sorted({one.sha256: one for one in wanted}.values(), key=lambda one: -one.size)
+    total = sum(one.size for one in blobs if not store.has(one.sha256, one.size))
+    _check_space(store, total)
+    with Progress("pull", total) as progress, ThreadPoolExecutor(_THREADS) as pool:
+        futures = [pool.submit(_bring, store, session, one, progress) for one in blobs]
+        try:
+            return sum(future.result() for future in as_completed(futures))
+        except BaseException:
+            session.cancel()
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _check_space(store: Store, needed: int) -> None:
+    store.make(store.root)
+    free = shutil.disk_usage(store.root).free
+    if needed > free:
+        what = f"not enough space in the store: {store.root}"
+        why = f"{needed / 1e6:,.0f} MB are to be pulled, {free / 1e6:,.0f} MB are free"
+        raise StoreError(what, why, "name a place with more space: export TORCHKILN_HOME=/path")
+
+
+def _bring(store: Store, session: Session, wanted: _Wanted, progress: Progress) -> int:
+    """See that the store has one blob and that it is right; return the bytes that came."""
+    received = 0
+    if not store.has(wanted.sha256, wanted.size):
+        received = _download(store, session, wanted, progress)
+    if wanted.diff_id:
+        check_layer(store, wanted.sha256, wanted.diff_id, wanted.label)
+    return received
+
+
+def _download(store: Store, session: Session, wanted: _Wanted, progress: Progress) -> int:
+    path = store.root / "partial" / wanted.sha256
+    store.make(path.parent)
+    with store.reporting(), exclusive(path) as stream:
+        if store.has(wanted.sha256, wanted.size):  # by the process we waited for
+            path.unlink()
+            return 0
+        try:
+            received = download(
+                session,
+                session.url(f"blobs/sha256:{wanted.sha256}"),
+                size=wanted.size,
+                sha256=wanted.sha256,
+                stream=stream,
+                report=progress.advance,
+            )
+        except MismatchError as error:
+            what = f"the registry has other bytes than the digest of {wanted.label} says"
+            raise RegistryError(what, error.why, "tell whoever keeps the registry") from None
+        store.adopt(path, wanted.sha256)
+    return received
