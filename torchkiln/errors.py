@@ -128,6 +128,18 @@ class FactsError(KilnError):
     exit_code = 25
 
 
+class KeyFileError(KilnError):
+    """A key file is missing, broken, or of a kind that signs no images."""
+
+    exit_code = 29
+
+
+class ProofError(KilnError):
+    """What is told of an image is not signed, was changed, or does not fit the image."""
+
+    exit_code = 30
+
+
 class RegistryError(KilnError):
     """A registry refused, did not answer, or has something else than it says."""
 

@@ -8,6 +8,7 @@ for, before it is sent again).
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 from enum import Enum
@@ -94,6 +95,30 @@ def exists(session: Session, blob: Blob) -> bool:
     if response.status == 404:  # noqa: PLR2004
         return False
     raise refused(session.reference, f"look for {blob.label}", response)
+
+
+def put_bytes(session: Session, data: bytes) -> None:
+    """See that the registry has these few bytes as a blob."""
+    digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+    if session.answer("HEAD", f"blobs/{digest}").status == _OK:
+        return
+    started = session.answer("POST", "blobs/uploads/", {"Content-Length": "0"})
+    if started.status != _ACCEPTED:
+        raise refused(session.reference, "begin to send a document", started)
+    url = _closing(_location(session.url("blobs/uploads/"), started), digest)
+    sent = {**_BINARY, "Content-Length": str(len(data))}
+    response = session.retrying(lambda: session.send("PUT", url, sent, lambda: (data,)), digest)
+    # A 404 is for an upload whose first answer was lost: then the bytes are there.
+    if response.status not in {_CREATED, _ACCEPTED, 204} and (
+        session.answer("HEAD", f"blobs/{digest}").status != _OK
+    ):
+        raise refused(session.reference, "send a document", response)
+
+
+def _closing(location: str, digest: str) -> str:
+    """Return the URL that ends an upload."""
+    joint = "&" if urlsplit(location).query else "?"
+    return f"{location}{joint}{urlencode({'digest': digest})}"
 
 
 def _mount(session: Session, blob: Blob, source: str) -> str:
@@ -184,8 +209,7 @@ class _Upload:
 
     def _finish(self, start: int, end: int) -> bool:
         """Close the upload with the bytes from `start` to `end`; tell whether that was all."""
-        joint = "&" if urlsplit(self._location).query else "?"
-        url = f"{self._location}{joint}{urlencode({'digest': self._blob.digest})}"
+        url = _closing(self._location, self._blob.digest)
         headers = {**_BINARY, "Content-Length": str(end - start)}
         response = self._send("PUT", url, headers, start, end)
         if response.status in {_CREATED, _ACCEPTED, 204}:

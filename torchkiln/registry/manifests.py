@@ -11,6 +11,8 @@ from torchkiln.errors import RegistryError
 from torchkiln.registry.session import refused
 
 if TYPE_CHECKING:
+    import urllib3
+
     from torchkiln.registry.session import Session
 
 OCI_MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
@@ -90,10 +92,22 @@ def image_manifest(session: Session) -> Manifest:
 
 
 def put(session: Session, data: bytes, kind: str, name: str = "") -> str:
-    """Put a manifest under its digest, or under the tag `name`; return its digest.
+    """Put a manifest under its digest, or under the tag `name`; return its digest."""
+    return _put(session, data, kind, name)[0]
 
-    The registry's `OCI-Subject` is for the caller who attaches: see `torchkiln.registry.referrers`.
+
+def put_referrer(session: Session, data: bytes) -> tuple[str, bool]:
+    """Put a manifest with a subject; return its digest, and whether the registry lists it there.
+
+    One that knows of referrers says so by `OCI-Subject` (distribution-spec 1.1).
     """
+    digest, response = _put(session, data, OCI_MANIFEST, "")
+    return digest, "OCI-Subject" in response.headers
+
+
+def _put(
+    session: Session, data: bytes, kind: str, name: str
+) -> tuple[str, urllib3.BaseHTTPResponse]:
     digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
     response = session.answer("PUT", f"manifests/{name or digest}", {"Content-Type": kind}, data)
     if response.status not in {200, 201, 202}:
@@ -102,7 +116,7 @@ def put(session: Session, data: bytes, kind: str, name: str = "") -> str:
     if kept != digest:
         what = f"the registry has changed the manifest of {session.reference}"
         raise RegistryError(what, f"{digest} was sent, it says {kept}")
-    return digest
+    return digest, response
 
 
 def _of_platform(session: Session, index: Manifest) -> Manifest:

@@ -1,0 +1,136 @@
+"""What is signed and how it is kept in a registry, in cosign's format.
+
+An image's signature (cosign's SIGNATURE_SPEC.md): a payload that names the digest, as a layer of a
+manifest tagged `sha256-<hex>.sig`. An attestation (cosign's ATTESTATION_SPEC.md): an in-toto
+statement in a DSSE envelope, as a layer of a manifest tagged `sha256-<hex>.att`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+from torchkiln.errors import ProofError
+from torchkiln.lockfile import canonical
+from torchkiln.proof.keys import is_signed, sign
+from torchkiln.registry.artifacts import Document
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torchkiln.proof.keys import PrivateKey, PublicKey
+
+SIGNATURE_TAG: Final = "sig"
+ATTESTATION_TAG: Final = "att"
+IN_TOTO: Final = "application/vnd.in-toto+json"
+STATEMENT: Final = "https://in-toto.io/Statement/v1"
+_PAYLOAD: Final = "application/vnd.dev.cosign.simplesigning.v1+json"
+_ENVELOPE: Final = "application/vnd.dsse.envelope.v1+json"
+_SIGNATURE: Final = "dev.cosignproject.cosign/signature"
+
+
+def tag(digest: str, kind: str) -> str:
+    """Return the tag under which cosign keeps what belongs to an image."""
+    return f"{digest.replace(':', '-')}.{kind}"
+
+
+def signature(key: PrivateKey, name: str, digest: str) -> Document:
+    """Return the signature of the image `digest`, which is `name` in its registry."""
+    payload = canonical(
+        {
+            "critical": {
+                "identity": {"docker-reference": name},
+                "image": {"docker-manifest-digest": digest},
+                "type": "cosign container image signature",
+            },
+            "optional": None,
+        }
+    )
+    return Document(kind=_PAYLOAD, data=payload, annotations={_SIGNATURE: sign(key, payload)})
+
+
+def check_signature(key: PublicKey, parts: Sequence[Document], digest: str) -> None:
+    """See that one of the signatures is by `key` and of this image; raise `ProofError` if none."""
+    faults = [_signature_fault(key, part, digest) for part in parts]
+    if not faults:
+        what = f"the image is not signed: {digest}"
+        raise ProofError(what)
+    if all(faults):
+        what = f"no signature of the image is good: {digest}"
+        raise ProofError(what, "\n".join(dict.fromkeys(filter(None, faults))))
+
+
+def _signature_fault(key: PublicKey, part: Document, digest: str) -> str:
+    if not is_signed(key, part.data, part.annotations.get(_SIGNATURE, "")):
+        return "the signature is not by this key, or what it signs was changed"
+    try:
+        critical = json.loads(part.data)["critical"]
+        signed = critical["image"]["docker-manifest-digest"]
+    except (ValueError, KeyError, TypeError):
+        return "what was signed is no payload of cosign"
+    return "" if signed == digest else f"it is a signature of another image: {signed}"
+
+
+def statement(name: str, digest: str, kind: str, predicate: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Return the in-toto statement that says `predicate` of the image."""
+    subject = {"name": name, "digest": {"sha256": digest.removeprefix("sha256:")}}
+    return {
+        "_type": STATEMENT,
+        "subject": [subject],
+        "predicateType": kind,
+        "predicate": predicate,
+    }
+
+
+def attestation(key: PrivateKey, said: dict[str, Any]) -> Document:
+    """Return a statement in a signed envelope (DSSE 1.0)."""
+    payload = canonical(said)
+    envelope = {
+        "payloadType": IN_TOTO,
+        "payload": base64.b64encode(payload).decode(),
+        "signatures": [{"keyid": "", "sig": sign(key, _to_sign(payload))}],
+    }
+    return Document(
+        kind=_ENVELOPE,
+        data=canonical(envelope),
+        annotations={_SIGNATURE: "", "predicateType": said["predicateType"]},
+    )
+
+
+def checked_statements(
+    key: PublicKey, parts: Sequence[Document], digest: str
+) -> dict[str, dict[str, Any]]:
+    """Return the statements of the envelopes by their predicate's type.
+
+    An envelope that is not signed by `key`, or speaks of another image, raises `ProofError`.
+    """
+    found = [_opened(key, part, digest) for part in parts]
+    return {said["predicateType"]: said for said in found}
+
+
+def _opened(key: PublicKey, part: Document, digest: str) -> dict[str, Any]:
+    kind = part.annotations.get("predicateType", "of no type")
+    try:
+        envelope = json.loads(part.data)
+        payload = base64.b64decode(envelope["payload"], validate=True)
+        signatures = [str(one["sig"]) for one in envelope["signatures"]]
+    except (ValueError, KeyError, TypeError, binascii.Error):
+        what = f"an attestation is no envelope: {kind}"
+        raise ProofError(what) from None
+    if not any(is_signed(key, _to_sign(payload), one) for one in signatures):
+        what = f"an attestation is not signed by this key, or was changed: {kind}"
+        raise ProofError(what)
+    said: dict[str, Any] = json.loads(payload)
+    subjects = [one["digest"].get("sha256") for one in said["subject"]]
+    if digest.removeprefix("sha256:") not in subjects:
+        what = f"an attestation is of another image: {kind}"
+        raise ProofError(what, f"it is of {subjects}")
+    return said
+
+
+def _to_sign(payload: bytes) -> bytes:
+    """Return DSSE's pre-authentication encoding."""
+    kind = IN_TOTO.encode()
+    return b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload)
