@@ -21,6 +21,7 @@ from torchkiln.cli.images import (
     smoke,
     verify_,
 )
+from torchkiln.cli.proof import explain, provenance, sbom
 from torchkiln.cli.registry import pull, push
 from torchkiln.cli.variants import check_facts, ci_matrix, list_, lock_, recommend, render_
 from torchkiln.errors import VerifyError

@@ -56,7 +56,7 @@ def lock_debs(index: Index, architecture: str, names: Iterable[str]) -> tuple[Lo
     Raise `LockError` for unknown names, for a dependency that nothing meets, and for two packages
     that cannot be installed together.
     """
-    wanted = (*_ALWAYS, *names)
+    wanted = (*ALWAYS, *names)
     _refuse_unknown(index, wanted)
     base = (package.name for package in index.packages.values() if _is_base(package))
     selection = _Selection(index.packages, architecture)
@@ -191,7 +191,7 @@ def _preference(package: Package) -> tuple[int, str]:
 
 # The base is unpacked with a merged /usr. Debian's init-system-helpers asks for that by
 # `usrmerge | usr-is-merged`, whose first is a converter for old systems that brings all of Perl.
-_ALWAYS: Final = ("apt", "usr-is-merged")
+ALWAYS: Final = ("apt", "usr-is-merged")
 _COMPARE: Final = {
     "<<": Version.__lt__,
     "<=": Version.__le__,

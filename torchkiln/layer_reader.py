@@ -31,6 +31,8 @@ _KINDS: Final = {
 _READ: Final = re.compile(
     r"""etc/(passwd|machine-id|ld\.so\.conf(\.d/[^/]+)?|dpkg/dpkg\.cfg\.d/[^/]+)
     |var/lib/dpkg/(status|info/[^/]+\.list)
+    |usr/lib/os-release
+    |usr/share/doc/[^/]+/copyright
     |opt/torchkiln/.+
     |opt/venv/pyvenv\.cfg
     |.+\.dist-info/(METADATA|RECORD)

@@ -1,0 +1,186 @@
+"""What an image was made from: an in-toto Statement v1 with SLSA's provenance v1.
+
+The build type `pkg:generic/torchkiln#build/v1`, whose parameters are these:
+
+    externalParameters.variant   the id of the variant in the catalog
+    externalParameters.files     the text of the catalog and of the two locks, by their paths
+    internalParameters           what Torchkiln chose by itself: codec, prefix, Python
+
+To build the image again: write the files into a folder, and beside them those of Torchkiln that
+`resolvedDependencies` names with their hashes (`project_from` does both); then
+`torchkiln.pipeline.built_image` of the variant. Nothing in it comes from a clock or this machine,
+but for the commit of Torchkiln where that is a clone, and the smoke suite's report.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import installer
+import isal
+
+from torchkiln import __version__
+from torchkiln.contents import ROOTFS
+from torchkiln.errors import ArchiveError
+from torchkiln.files import write_atomic
+from torchkiln.layer import CODEC
+from torchkiln.lockfile import base_lock_path, variant_lock_path
+from torchkiln.proof.part import purl
+from torchkiln.smoke import last_report
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from torchkiln.engine.job import Job
+    from torchkiln.image import Image
+
+MEDIA_TYPE: Final = "application/vnd.in-toto+json"
+STATEMENT: Final = "https://in-toto.io/Statement/v1"
+PREDICATE: Final = "https://slsa.dev/provenance/v1"
+# Nobody has to own a domain for these: a package URL names the software, its subpath the form.
+BUILD_TYPE: Final = "pkg:generic/torchkiln#build/v1"
+BUILDER: Final = "pkg:generic/torchkiln"
+TORCHKILN: Final = Path(__file__).resolve().parents[2]
+_CATALOG: Final = "images/variants.yaml"
+
+
+def provenance(job: Job, image: Image) -> dict[str, Any]:
+    """Return the statement on `image`, which was built of `job`; `lockfile.canonical` its bytes."""
+    files = _project_files(job)
+    report = last_report(job.store, image)
+    byproducts = [_file("smoke/report.json", report.folder / "report.json")] if report else []
+    return {
+        "_type": STATEMENT,
+        "subject": [{"name": image.reference, "digest": {"sha256": image.digest}}],
+        "predicateType": PREDICATE,
+        "predicate": {
+            "buildDefinition": {
+                "buildType": BUILD_TYPE,
+                "externalParameters": {"variant": job.variant.id, "files": files},
+                "internalParameters": {
+                    "codec": CODEC,
+                    "prefix": f"/{job.venv.prefix}",
+                    "python": job.python_package,
+                },
+                "resolvedDependencies": list(_dependencies(job, files)),
+            },
+            "runDetails": {
+                "builder": {
+                    "id": BUILDER,
+                    "version": {
+                        "torchkiln": __version__,
+                        "installer": installer.__version__,
+                        "isal": isal.__version__,
+                    },
+                },
+                "byproducts": byproducts,
+            },
+        },
+    }
+
+
+def project_from(statement: Mapping[str, Any], folder: Path, torchkiln: Path = TORCHKILN) -> None:
+    """Write into `folder` a project that `pipeline.open_project` can build the image from.
+
+    Catalog and locks come from the statement, the image's own files from the Torchkiln at
+    `torchkiln`: `differing` tells whether they are those of the statement. A statement of another
+    build type, or with other files, raises `ArchiveError` before anything is written.
+    """
+    files = _checked_files(statement)
+    for name, text in files.items():
+        write_atomic(folder / name, text)
+    shutil.copytree(torchkiln / "smoke", folder / "smoke", dirs_exist_ok=True)
+
+
+def differing(statement: Mapping[str, Any], torchkiln: Path = TORCHKILN) -> list[str]:
+    """Return the image's own files that this Torchkiln has otherwise than the statement says.
+
+    With any, the image cannot become the same here.
+    """
+    listed = statement["predicate"]["buildDefinition"]["resolvedDependencies"]
+    theirs = {
+        one["name"]: one for one in listed if one["name"].startswith(("smoke/", "torchkiln/"))
+    }
+    ours = {one["name"]: one for one in _own_files(torchkiln)}
+    return sorted(name for name in theirs | ours if theirs.get(name) != ours.get(name))
+
+
+def _checked_files(statement: Mapping[str, Any]) -> dict[str, str]:
+    """Return the files of a statement, which may be anybody's: no other path may be written."""
+    try:
+        definition = statement["predicate"]["buildDefinition"]
+        variant = definition["externalParameters"]["variant"]
+        files: dict[str, str] = definition["externalParameters"]["files"]
+        build_type = definition["buildType"]
+        (base,) = (name for name in files if name not in {_CATALOG, f"envs/{variant}/lock.json"})
+    except (KeyError, TypeError, ValueError):
+        what = "this is no provenance of an image that Torchkiln built"
+        raise ArchiveError(what, f"its build type must be {BUILD_TYPE}, with three files") from None
+    named = base.removeprefix("envs/debian-").removesuffix(".lock.json")
+    plain = all(word.isascii() and word.isalnum() for word in (named, variant))
+    if build_type != BUILD_TYPE or not plain or base != f"envs/debian-{named}.lock.json":
+        what = "this is no provenance that Torchkiln can build from"
+        raise ArchiveError(what, f"build type: {build_type}\nfiles: {', '.join(files)}")
+    return files
+
+
+def _project_files(job: Job) -> dict[str, str]:
+    """Return the text of the catalog and of the locks, by path in the project."""
+    paths = (
+        job.project / _CATALOG,
+        variant_lock_path(job.project, job.variant.id),
+        base_lock_path(job.project, job.base.release),
+    )
+    return {str(path.relative_to(job.project)): path.read_text("utf-8") for path in paths}
+
+
+def _dependencies(job: Job, files: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """Give all that entered the build, each by its sha256 (in-toto's ResourceDescriptor)."""
+    for name, text in files.items():
+        yield _resource(name, hashlib.sha256(text.encode()).hexdigest())
+    for wheel in job.lock.wheels:
+        yield _resource(wheel.file, wheel.sha256, purl("pypi", wheel.name, wheel.version))
+    for deb in job.base_lock.debs:
+        uri = purl("deb/debian", deb.name, deb.version, arch=deb.architecture)
+        yield _resource(deb.filename.rpartition("/")[2], deb.sha256, uri)
+    yield from _own_files(job.project)
+    if commit := _commit(TORCHKILN):
+        uri = purl("generic", "torchkiln", __version__)
+        yield {"name": "torchkiln", "uri": uri, "digest": {"gitCommit": commit}}
+
+
+def _own_files(project: Path) -> Iterator[dict[str, Any]]:
+    """Give the files of a project and of this package that images hold as they are."""
+    for path in sorted((project / "smoke").glob("*.py")):
+        yield _file(f"smoke/{path.name}", path)
+    for path in sorted(ROOTFS.rglob("*")):
+        if path.is_file():
+            yield _file(f"torchkiln/rootfs/{path.relative_to(ROOTFS)}", path)
+
+
+def _commit(project: Path) -> str:
+    """Return the commit of a clone in which nothing is changed; "" where there is none to name."""
+    if not (project / ".git").exists():
+        return ""
+    try:
+        head, changed = (
+            subprocess.run(
+                ["git", "-C", project, *words], capture_output=True, text=True, check=True
+            )
+            for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return "" if changed.stdout else head.stdout.strip()
+
+
+def _file(name: str, path: Path) -> dict[str, Any]:
+    return _resource(name, hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def _resource(name: str, sha256: str, uri: str = "") -> dict[str, Any]:
+    return {"name": name, "digest": {"sha256": sha256}} | ({"uri": uri} if uri else {})
