@@ -1,33 +1,60 @@
-"""What `push` and `pull` mean for a project: which image, under which names, and where to."""
+"""What `push`, `pull` and `verify REF` mean for a project: which image, which names, what proof."""
 
 from __future__ import annotations
 
 import shutil
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torchkiln import pipeline
-from torchkiln.errors import BuildError, RegistryError
+from torchkiln import pipeline, reproduce
+from torchkiln.errors import BuildError, ProofError, RegistryError, ReproducibilityError
+from torchkiln.image_reader import read_layout
+from torchkiln.proof import keys
+from torchkiln.proof.attach import PROVENANCE, described, publish
+from torchkiln.proof.check import check_content, read_proof
+from torchkiln.proof.provenance import built_by, differing, project_from
 from torchkiln.registry import pull as pulls
 from torchkiln.registry import push as pushes
 from torchkiln.registry.reference import parse
+from torchkiln.registry.session import Session, reporting
 from torchkiln.registry.tags import content_tag, moving_tags
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from torchkiln.catalog import Variant
     from torchkiln.image import Image
     from torchkiln.pipeline import Project
+    from torchkiln.proof.check import Proof
     from torchkiln.registry.pull import Pulled
     from torchkiln.registry.push import Pushed
+    from torchkiln.registry.reference import Reference
 
 
-def push(project: Project, variant: Variant, target: str, *, plain: bool = False) -> Pushed:
-    """Push the built image of `variant` to the repository `target`.
+@dataclass(frozen=True, kw_only=True)
+class Verified:
+    """What `verify REF` found: the documents' names, how many packages were compared.
+
+    `rebuilt` tells that it was built again and is the same.
+    """
+
+    reference: Reference
+    signed: bool
+    documents: tuple[str, ...]
+    packages: int
+    rebuilt: bool
+
+
+def push(
+    project: Project, variant: Variant, target: str, *, key: str = "", plain: bool = False
+) -> Pushed:
+    """Push the built image of `variant` to the repository `target`, with its documents.
 
     With a tag in `target` under that name alone, else under its content tag and the moving ones.
-    An image that is not built raises `BuildError`: a push is no place for surprises.
+    `key` is a private key's file, with which all is signed. An image that is not built raises
+    `BuildError`: a push is no place for surprises.
     """
+    private = keys.load_private(Path(key), project.environ) if key else None
     reference = parse(target)
     if reference.digest:
         what = f"a push cannot choose the digest: {target}"
@@ -38,19 +65,75 @@ def push(project: Project, variant: Variant, target: str, *, plain: bool = False
         raise BuildError(
             what, "it was not built from its present lock", f"./kiln build {variant.flag}"
         )
-    return pushes.push(
-        project.store,
-        image,
-        reference,
-        [reference.tag] if reference.tag else _tags(project, variant, image),
-        project.environ,
-        plain=plain,
-    )
+    documents = described(pipeline.job(project, variant), image)
+    tags = [reference.tag] if reference.tag else _tags(project, variant, image)
+    # The documents come first: who pulls by a tag that has just moved finds them there.
+    done = pushes.push(project.store, image, reference, [], project.environ, plain=plain)
+    with (
+        reporting(f"attach documents to {done.reference}"),
+        closing(Session(reference, project.environ, push=True, plain=plain)) as session,
+    ):
+        publish(session, image, documents, private)
+    tagged = pushes.push(project.store, image, reference, tags, project.environ, plain=plain)
+    return replace(done, tags=tagged.tags, seconds=done.seconds + tagged.seconds)
 
 
 def pull(project: Project, text: str, *, plain: bool = False) -> Pulled:
     """Bring the image that `text` names into the project's store."""
     return pulls.pull(project.store, parse(text), project.environ, plain=plain)
+
+
+def verify(
+    project: Project, text: str, *, key: str = "", rebuild: bool = False, plain: bool = False
+) -> Verified:
+    """Check an image in a registry: every byte, its signature, its documents, its content.
+
+    `key` is a public key's file, without which nothing is known of who made it. With `rebuild` it
+    is built again from its own provenance, and must have the same layers.
+    """
+    public = keys.load_public(Path(key)) if key else None
+    pulled = pull(project, text, plain=plain)
+    with (
+        reporting(f"read what is told of {pulled.reference}"),
+        closing(Session(pulled.reference, project.environ, plain=plain)) as session,
+    ):
+        proof = read_proof(session, pulled.reference.digest, public)
+    packages = check_content(proof, read_layout(pulled.image.layout))
+    if rebuild:
+        _rebuild(project, proof, pulled.image)
+    return Verified(
+        reference=pulled.reference,
+        signed=proof.signed,
+        documents=tuple(proof.titles),
+        packages=packages,
+        rebuilt=rebuild,
+    )
+
+
+def _rebuild(project: Project, proof: Proof, image: Image) -> None:
+    """Build the image from its provenance and compare diff_ids.
+
+    The compressed bytes may be other ones, where another version of the codec wrote them.
+    """
+    statement = proof.documents.get(PROVENANCE)
+    if statement is None:
+        what = f"the image has no provenance to build it from: {proof.digest}"
+        raise ProofError(what)
+    if files := differing(statement):
+        what = "this is another Torchkiln than the one that built the image"
+        commit = built_by(statement)
+        hint = f"git checkout {commit}" if commit else ""
+        raise ReproducibilityError(what, "\n".join(f"{name}: differs" for name in files), hint)
+    with project.store.workspace() as folder:
+        project_from(statement, folder)
+        again = replace(pipeline.open_project(folder, project.environ), store=project.store)
+        variant = again.catalog.variant(
+            statement["predicate"]["buildDefinition"]["externalParameters"]["variant"]
+        )
+        pipeline.fetch_inputs(again, variant)
+        with reproduce.rebuilt(again, variant) as (second, built):
+            if [one.diff_id for one in built.layers] != [one.diff_id for one in image.layers]:
+                raise reproduce.difference(project.store, second, image, built)
 
 
 def copy_layout(project: Project, image: Image, target: Path) -> None:

@@ -1,10 +1,11 @@
-"""What `push` and `pull` print."""
+"""What `push`, `pull` and `verify REF` print."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from torchkiln.exchange import Verified
     from torchkiln.registry.pull import Pulled
     from torchkiln.registry.push import Pushed
 
@@ -30,6 +31,31 @@ def pushed_as_json(done: Pushed) -> dict[str, Any]:
         "sent": done.sent,
         "blobs": dict(done.outcomes),
         "seconds": round(done.seconds, 3),
+    }
+
+
+def verified(done: Verified) -> str:
+    """Return what is known of the image, and what is not."""
+    who = "signed by the key" if done.signed else "not asked who signed it (no `--key`)"
+    lines = [
+        str(done.reference),
+        "every blob and every layer has its hash",
+        who,
+        f"attached: {', '.join(done.documents)}",
+        f"the SBOM names the {done.packages} packages that it holds, and no others",
+    ]
+    return "\n".join([*lines, *(["built again: the same layers"] if done.rebuilt else [])])
+
+
+def verified_as_json(done: Verified) -> dict[str, Any]:
+    """Return what `verify REF --json` prints."""
+    return {
+        "reference": str(done.reference),
+        "digest": done.reference.digest,
+        "signed": done.signed,
+        "documents": list(done.documents),
+        "packages": done.packages,
+        "rebuilt": done.rebuilt,
     }
 
 

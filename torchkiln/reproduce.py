@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Final
@@ -16,6 +17,8 @@ from torchkiln.stopwatch import Stopwatch
 from torchkiln.store import Store
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torchkiln.catalog import Variant
     from torchkiln.engine.job import Job
     from torchkiln.image import Image
@@ -26,15 +29,21 @@ _SHOWN: Final = 20
 
 def rebuild_and_compare(project: Project, variant: Variant, image: Image) -> None:
     """Build `variant` in a second store; any difference raises `ReproducibilityError`."""
+    with rebuilt(project, variant) as (second, again):
+        if again.digest != image.digest:
+            raise difference(project.store, second, image, again)
+    say(f"the second build is the same: sha256:{image.digest}")
+
+
+@contextmanager
+def rebuilt(project: Project, variant: Variant) -> Iterator[tuple[Store, Image]]:
+    """Give a second store and the image of `variant` in it, made from nothing but its inputs."""
     say(f"building `{variant.id}` again in a second store")
     with project.store.workspace() as folder:
         second = Store(folder / "store")
         work = pipeline.job(project, variant)
         _share_inputs(project.store, second, work)
-        again = kiln.build(replace(work, store=second), Stopwatch())
-        if again.digest != image.digest:
-            raise _error(project.store, second, image, again)
-    say(f"the second build is the same: sha256:{image.digest}")
+        yield second, kiln.build(replace(work, store=second), Stopwatch())
 
 
 def _share_inputs(first: Store, second: Store, work: Job) -> None:
@@ -45,9 +54,12 @@ def _share_inputs(first: Store, second: Store, work: Job) -> None:
         os.link(first.blob(sha256), second.blob(sha256))
 
 
-def _error(first: Store, second: Store, one: Image, two: Image) -> ReproducibilityError:
+def difference(first: Store, second: Store, one: Image, two: Image) -> ReproducibilityError:
+    """Return the error that names what differs between an image and the same, built again."""
     lines = [f"sha256:{one.digest} and sha256:{two.digest}"]
-    for before, after in zip(one.layers, two.layers, strict=True):
+    if len(one.layers) != len(two.layers):
+        lines.append(f"{len(one.layers)} layers and {len(two.layers)}")
+    for before, after in zip(one.layers, two.layers, strict=False):
         if before.diff_id != after.diff_id:
             blobs = first.blob(before.digest), second.blob(after.digest)
             lines += map(str, islice(layer_differences(before.name, *blobs), _SHOWN))

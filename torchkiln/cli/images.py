@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from invoke.exceptions import Exit
 from invoke.tasks import task
 
-from torchkiln import build_all, commands, pipeline, reports
+from torchkiln import build_all, commands, exchange, pipeline, registry_reports, reports
 from torchkiln.cli.flags import ROOT, WHERE, WHICH, after_dashes, as_json, expected, selected
+from torchkiln.cli.registry import PLAIN
 from torchkiln.commands import BuildOptions, Where
 from torchkiln.errors import CatalogError, DifferenceError
 from torchkiln.image_archive import write_archive
@@ -98,12 +99,39 @@ def smoke(
     print(as_json(report.document) if json else report.table)
 
 
-@task(name="verify", help={**WHICH, **WHERE})
+@task(
+    name="verify",
+    positional=["image"],
+    help={
+        **WHICH,
+        **WHERE,
+        "image": "an image in a registry, in place of a variant: REGISTRY/REPOSITORY[:TAG]",
+        "key": "the public key that must have signed it",
+        "rebuild": "build it again from its own provenance and compare the layers",
+        "plain-http": PLAIN,
+        "json": "print one JSON object on an image in a registry",
+    },
+)
 @expected
 def verify_(
-    c: Context, cpu: bool = False, cuda: str = "", engine: str = "kiln", gpus: str = ""
+    c: Context,
+    image: str = "",
+    cpu: bool = False,
+    cuda: str = "",
+    engine: str = "kiln",
+    gpus: str = "",
+    key: str = "",
+    rebuild: bool = False,
+    plain_http: bool = False,
+    json: bool = False,
 ) -> None:
-    """Assert what an image holds and promises."""
+    """Assert what an image holds and promises; in a registry, also who says so."""
+    if image:
+        project = pipeline.open_project(ROOT)
+        found = exchange.verify(project, image, key=key, rebuild=rebuild, plain=plain_http)
+        shown = registry_reports.verified_as_json(found) if json else None
+        print(as_json(shown) if shown else registry_reports.verified(found))
+        return
     print(commands.verify(*selected(cpu, cuda), Where(engine=engine, gpus=gpus)).output)
 
 

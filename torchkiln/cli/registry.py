@@ -15,15 +15,16 @@ from torchkiln.engine import commands as engines
 if TYPE_CHECKING:
     from invoke.context import Context
 
-_PLAIN = "speak http to a registry that is not on this machine"
+PLAIN = "speak http to a registry that is not on this machine"
 
 
 @task(
     help={
         **WHICH,
         "to": "where to: REGISTRY/REPOSITORY, or with a :TAG of your own",
+        "key": "sign with this private key: cosign's, or PEM of PKCS #8 (ECDSA on P-256)",
         "engine": "whose image: kiln (from the store, by default), docker, podman",
-        "plain-http": _PLAIN,
+        "plain-http": PLAIN,
         "json": "print one JSON object",
     }
 )
@@ -33,6 +34,7 @@ def push(
     to: str,
     cpu: bool = False,
     cuda: str = "",
+    key: str = "",
     engine: str = "kiln",
     plain_http: bool = False,
     json: bool = False,
@@ -42,7 +44,7 @@ def push(
     if engine != "kiln":
         print(f"{to}@{engines.push(project, variant, engine, to)}")
         return
-    pushed = exchange.push(project, variant, to, plain=plain_http)
+    pushed = exchange.push(project, variant, to, key=key, plain=plain_http)
     print(as_json(reports.pushed_as_json(pushed)) if json else reports.pushed(pushed))
 
 
@@ -53,7 +55,7 @@ def push(
         "image": "REGISTRY/REPOSITORY[:TAG][@sha256:DIGEST]",
         "layout": "a new folder for the image as an OCI layout",
         "load": "put the image into Docker; --load=podman: into Podman",
-        "plain-http": _PLAIN,
+        "plain-http": PLAIN,
         "json": "print one JSON object",
     },
 )

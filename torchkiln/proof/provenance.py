@@ -109,6 +109,13 @@ def differing(statement: Mapping[str, Any], torchkiln: Path = TORCHKILN) -> list
     return sorted(name for name in theirs | ours if theirs.get(name) != ours.get(name))
 
 
+def built_by(statement: Mapping[str, Any]) -> str:
+    """Return the commit of Torchkiln that built the image, "" where it is not told."""
+    listed = statement["predicate"]["buildDefinition"]["resolvedDependencies"]
+    commits = (one["digest"].get("gitCommit", "") for one in listed if one["name"] == "torchkiln")
+    return str(next(commits, ""))
+
+
 def _checked_files(statement: Mapping[str, Any]) -> dict[str, str]:
     """Return the files of a statement, which may be anybody's: no other path may be written."""
     try:

@@ -8,7 +8,6 @@ statement in a DSSE envelope, as a layer of a manifest tagged `sha256-<hex>.att`
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,7 +27,7 @@ IN_TOTO: Final = "application/vnd.in-toto+json"
 STATEMENT: Final = "https://in-toto.io/Statement/v1"
 _PAYLOAD: Final = "application/vnd.dev.cosign.simplesigning.v1+json"
 _ENVELOPE: Final = "application/vnd.dsse.envelope.v1+json"
-_SIGNATURE: Final = "dev.cosignproject.cosign/signature"
+SIGNATURE: Final = "dev.cosignproject.cosign/signature"
 
 
 def tag(digest: str, kind: str) -> str:
@@ -48,7 +47,7 @@ def signature(key: PrivateKey, name: str, digest: str) -> Document:
             "optional": None,
         }
     )
-    return Document(kind=_PAYLOAD, data=payload, annotations={_SIGNATURE: sign(key, payload)})
+    return Document(kind=_PAYLOAD, data=payload, annotations={SIGNATURE: sign(key, payload)})
 
 
 def check_signature(key: PublicKey, parts: Sequence[Document], digest: str) -> None:
@@ -63,7 +62,7 @@ def check_signature(key: PublicKey, parts: Sequence[Document], digest: str) -> N
 
 
 def _signature_fault(key: PublicKey, part: Document, digest: str) -> str:
-    if not is_signed(key, part.data, part.annotations.get(_SIGNATURE, "")):
+    if not is_signed(key, part.data, part.annotations.get(SIGNATURE, "")):
         return "the signature is not by this key, or what it signs was changed"
     try:
         critical = json.loads(part.data)["critical"]
@@ -95,7 +94,7 @@ def attestation(key: PrivateKey, said: dict[str, Any]) -> Document:
     return Document(
         kind=_ENVELOPE,
         data=canonical(envelope),
-        annotations={_SIGNATURE: "", "predicateType": said["predicateType"]},
+        annotations={SIGNATURE: "", "predicateType": said["predicateType"]},
     )
 
 
@@ -115,19 +114,24 @@ def _opened(key: PublicKey, part: Document, digest: str) -> dict[str, Any]:
     try:
         envelope = json.loads(part.data)
         payload = base64.b64decode(envelope["payload"], validate=True)
-        signatures = [str(one["sig"]) for one in envelope["signatures"]]
-    except (ValueError, KeyError, TypeError, binascii.Error):
+        said: dict[str, Any] = json.loads(payload)
+        subjects = [one["digest"].get("sha256") for one in said["subject"]]
+    except (ValueError, KeyError, TypeError, AttributeError):
         what = f"an attestation is no envelope: {kind}"
         raise ProofError(what) from None
-    if not any(is_signed(key, _to_sign(payload), one) for one in signatures):
+    if not is_enveloped(key, envelope):
         what = f"an attestation is not signed by this key, or was changed: {kind}"
         raise ProofError(what)
-    said: dict[str, Any] = json.loads(payload)
-    subjects = [one["digest"].get("sha256") for one in said["subject"]]
     if digest.removeprefix("sha256:") not in subjects:
         what = f"an attestation is of another image: {kind}"
         raise ProofError(what, f"it is of {subjects}")
     return said
+
+
+def is_enveloped(key: PublicKey, envelope: dict[str, Any]) -> bool:
+    """Tell whether `key` has signed what is in an envelope."""
+    payload = base64.b64decode(envelope["payload"])
+    return any(is_signed(key, _to_sign(payload), one["sig"]) for one in envelope["signatures"])
 
 
 def _to_sign(payload: bytes) -> bytes:
