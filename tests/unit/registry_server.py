@@ -67,6 +67,7 @@ class RegistryHandler(BaseHTTPRequestHandler):
     """Answers from a `RegistryState`."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # an answer is two writes
     state: RegistryState
     body_read = False
 

@@ -101,7 +101,6 @@ def smoke(
 
 @task(
     name="verify",
-    positional=["image"],
     help={
         **WHICH,
         **WHERE,
@@ -115,9 +114,9 @@ def smoke(
 @expected
 def verify_(
     c: Context,
-    image: str = "",
     cpu: bool = False,
     cuda: str = "",
+    image: str = "",
     engine: str = "kiln",
     gpus: str = "",
     key: str = "",

@@ -110,8 +110,8 @@ def _choose(
         return several[-1]
     statement = said.get(PREDICATES[kind])
     if statement is None:
-        what = f"a document is not signed: {_TITLES[kind]}"
-        raise ProofError(what)
+        what = f"a document is not signed by this key: {_TITLES[kind]}"
+        raise ProofError(what, "no envelope is by this key and of this image as it was signed")
     signed = statement if kind == PROVENANCE else statement["predicate"]
     if all(canonical(signed) != canonical(one) for one in several):
         what = f"a document is not the one that was signed: {_TITLES[kind]}"
@@ -153,8 +153,12 @@ def _short(value: Any) -> str:  # noqa: ANN401
 
 
 def _told(sbom: Mapping[str, Any]) -> Iterator[str]:
-    """Give name and version of each wheel and .deb of an SBOM, by its package URL."""
+    """Give name and version of each wheel and .deb of an SBOM, by its package URL.
+
+    What a wheel has in it of others (setuptools' own copies) is below its component.
+    """
     for component in sbom.get("components", ()):
+        yield from _told(component)
         kind, _, rest = component.get("purl", "").partition("/")
         if kind == "pkg:pypi":
             name, _, version = rest.partition("?")[0].partition("@")
