@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from packaging.utils import canonicalize_name
 
 from torchkiln.deb import merge_usr
-from torchkiln.errors import CatalogError
+from torchkiln.errors import ArchiveError, CatalogError
 from torchkiln.layer_rules import source_of
 from torchkiln.places import did_you_mean
 from torchkiln.proof.sbom import PROPERTY
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 MAX_CHAINS: Final = 5
-_MAX_OWNERS: Final = 10  # a folder that more packages share explains nothing
+_MAX_OWNERS: Final = 5  # of a folder: more explain nothing
 _SUFFIXES: Final = ("", ".py", ".so")
 
 
@@ -57,20 +57,33 @@ def explain(sbom: Mapping[str, Any], name: str) -> Explanation:
     """Return why the image of this SBOM holds `name`.
 
     That is a package, an import (`PIL`), a command (`perl`) or an absolute path. One that the image
-    does not hold raises `CatalogError` with the nearest name.
+    does not hold raises `CatalogError` with the nearest name; an SBOM that another tool made, which
+    does not say enough, `ArchiveError`.
     """
-    graph = _Graph(sbom)
+    graph = _graph(sbom)
     refs = graph.find(name)
     if not refs:
         what = f"the image holds no package, import, command or file `{name}`"
         known = graph.paths() if name.startswith("/") else graph.names()
         raise CatalogError(what + did_you_mean(name, known))
+    if len(refs) > _MAX_OWNERS:
+        what = f"{len(refs)} packages of the image share `{name}`"
+        owners = sorted(graph.components[ref]["name"] for ref in refs)
+        raise CatalogError(what, ", ".join(owners), hint="ask for one of them, or for a file")
     return Explanation(name=name, packages=tuple(graph.package(ref) for ref in refs))
 
 
 def as_json(explanation: Explanation) -> dict[str, Any]:
     """Return what `explain --json` prints."""
     return asdict(explanation)
+
+
+def _graph(sbom: Mapping[str, Any]) -> _Graph:
+    try:
+        return _Graph(sbom)
+    except (AttributeError, KeyError, TypeError) as error:
+        what = "this is no SBOM that Torchkiln made"
+        raise ArchiveError(what, f"it lacks {error}") from error
 
 
 @dataclass
@@ -96,6 +109,11 @@ class _Graph:
         for owner, refs in self.needs.items():
             for ref in refs:
                 self.needed_by[ref].append(owner)
+        self.places = [
+            (one["location"], ref)
+            for ref, component in self.components.items()
+            for one in component["evidence"]["occurrences"]
+        ]
 
     def names(self) -> list[str]:
         """Return what can be asked for by a short name."""
@@ -104,7 +122,7 @@ class _Graph:
 
     def paths(self) -> list[str]:
         """Return the files and folders that are a component's own."""
-        return [path for path, _ in self._places()]
+        return [path for path, _ in self.places]
 
     def find(self, name: str) -> list[str]:
         """Return the refs of what `name` stands for: packages first, then imports and commands."""
@@ -121,25 +139,17 @@ class _Graph:
                     return refs
         return []
 
-    def _places(self) -> Iterator[tuple[str, str]]:
-        """Give each place with the ref of its component."""
-        for ref, component in self.components.items():
-            for one in component["evidence"]["occurrences"]:
-                yield one["location"], ref
-
     def _at(self, path: str) -> list[str]:
         """Return who has the file or folder: of several the one with the longest place.
 
-        Where no place holds it, those that are below it, unless they are many.
+        Where no place holds it, those that have something in it.
         """
         path = merge_usr(path.strip("/"))
         path = f"/{source_of(path) if path.endswith('.pyc') else path}"
-        found = [(place, ref) for place, ref in self._places() if _within(path, place)]
-        if found:
-            longest = max(len(place) for place, _ in found)
-            return [ref for place, ref in found if len(place) == longest]
-        below = {ref: None for place, ref in self._places() if _within(place, path)}
-        return list(below) if len(below) <= _MAX_OWNERS else []
+        found = [(place, ref) for place, ref in self.places if _within(path, place)]
+        longest = max((len(place) for place, _ in found), default=0)
+        exact = [ref for place, ref in found if len(place) == longest]
+        return exact or list({ref: None for place, ref in self.places if _within(place, path)})
 
     def package(self, ref: str) -> Package:
         """Return what is known of a component, and why it is there."""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,11 +62,18 @@ def own_places(paths: Mapping[str, Iterable[str]], shared: Iterable[str]) -> dic
     owners: dict[str, set[str]] = defaultdict(set)
     for owner, files in (*paths.items(), ("", shared)):
         for path in files:
-            for step in (path, *map(str, PurePosixPath(path).parents)):
+            for step in _steps(path):
                 owners[step].add(owner)
 
     def highest(path: str) -> str:
-        steps = [*map(str, reversed(PurePosixPath(path).parents)), path]
-        return next((step for step in steps if len(owners[step]) == 1), path)
+        own = [step for step in _steps(path) if len(owners[step]) == 1]
+        return own[-1] if own else path
 
     return {owner: sorted({highest(path) for path in files}) for owner, files in paths.items()}
+
+
+def _steps(path: str) -> Iterator[str]:
+    """Give an absolute path and then the folders above it; strings, because they are many."""
+    while path:
+        yield path
+        path = path.rpartition("/")[0]

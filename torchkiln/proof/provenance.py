@@ -4,7 +4,8 @@ The build type `pkg:generic/torchkiln#build/v1`, whose parameters are these:
 
     externalParameters.variant   the id of the variant in the catalog
     externalParameters.files     the text of the catalog and of the two locks, by their paths
-    internalParameters           what Torchkiln chose by itself: codec, prefix, Python
+    internalParameters           what Torchkiln chose by itself: codec, prefix, Python, and for each
+                                 layer the hash of all that it is made from and by, code included
 
 To build the image again: write the files into a folder, and beside them those of Torchkiln that
 `resolvedDependencies` names with their hashes (`project_from` does both); then
@@ -24,11 +25,14 @@ import installer
 import isal
 
 from torchkiln import __version__
+from torchkiln.base import base_key
 from torchkiln.contents import ROOTFS
+from torchkiln.engine.job import layer_key
 from torchkiln.errors import ArchiveError
 from torchkiln.files import write_atomic
 from torchkiln.layer import CODEC
 from torchkiln.lockfile import base_lock_path, variant_lock_path
+from torchkiln.plan import plan_layers
 from torchkiln.proof.part import purl
 from torchkiln.smoke import last_report
 
@@ -65,6 +69,7 @@ def provenance(job: Job, image: Image) -> dict[str, Any]:
                     "codec": CODEC,
                     "prefix": f"/{job.venv.prefix}",
                     "python": job.python_package,
+                    "layers": _layer_keys(job),
                 },
                 "resolvedDependencies": list(_dependencies(job, files)),
             },
@@ -143,6 +148,12 @@ def _project_files(job: Job) -> dict[str, str]:
         base_lock_path(job.project, job.base.release),
     )
     return {str(path.relative_to(job.project)): path.read_text("utf-8") for path in paths}
+
+
+def _layer_keys(job: Job) -> dict[str, str]:
+    """Return the keys under which a store keeps the layers of packages, by the layers' names."""
+    keys = {group.name: layer_key(job, group) for group in plan_layers(job.lock)}
+    return {f"debian-{job.base.release}": base_key(job.base_lock)} | keys
 
 
 def _dependencies(job: Job, files: Mapping[str, str]) -> Iterator[dict[str, Any]]:
