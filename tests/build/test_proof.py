@@ -163,6 +163,26 @@ def test_the_statement_names_every_input_by_its_hash(statement: Document, job: J
         assert place not in json.dumps(statement)
 
 
+def test_the_statement_is_one_for_in_totos_own_reader(statement: Document) -> None:
+    """Its readers are made from the protocol buffers of the specifications."""
+    json_format = pytest.importorskip("google.protobuf.json_format")
+    form = pytest.importorskip("in_toto_attestation.v1.statement")
+    messages = pytest.importorskip("in_toto_attestation.v1.statement_pb2")
+    slsa = pytest.importorskip("in_toto_attestation.predicates.provenance.v1.provenance_pb2")
+
+    read = form.Statement([], "", {})
+    read.pb = json_format.ParseDict(statement, messages.Statement())
+    read.validate()
+    predicate = json_format.ParseDict(statement["predicate"], slsa.Provenance())
+
+    assert statement["predicate"]["runDetails"]["builder"]["id"] == predicate.run_details.builder.id
+    with pytest.raises(json_format.ParseError):
+        json_format.ParseDict(statement["predicate"] | {"invented": 1}, slsa.Provenance())
+    read.pb.subject[0].digest.clear()
+    with pytest.raises(ValueError, match="digest"):
+        read.validate()
+
+
 def test_the_image_is_built_again_from_its_statement_alone(
     statement: Document, rebuilt: Path, job: Job
 ) -> None:

@@ -38,6 +38,13 @@ def test_distributions_that_need_each_other_come_to_an_end() -> None:
     assert {"torch": {"triton"}, "triton": {"torch"}} == needed(requires, ["torch"], LINUX)
 
 
+def test_a_requirement_in_no_valid_form_counts_by_its_name() -> None:
+    """What uv has resolved may have been written before PEP 440 was heeded."""
+    requires = {"old": ["numpy (>=1.2.*)", "six>dev"], "numpy": [], "six": []}
+
+    assert {"numpy", "six"} == needed(requires, ["old"], LINUX)["old"]
+
+
 def test_names_are_compared_in_their_normal_form() -> None:
     requires = {"app": ["Typing_Extensions"], "typing-extensions": []}
 

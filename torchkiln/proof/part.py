@@ -28,7 +28,8 @@ class Part:
 
     `size` is that of the wheel or .deb and `unpacked` that of its files, in bytes. `paths` are its
     files (absolute), `needs` the purls of its dependencies, `asked` what asks for it by itself: a
-    key of the catalog with its value, or a rule of the base.
+    key of the catalog with its value, or a rule of the base. `supplier` is who made this build of
+    it, which wheels do not tell.
     """
 
     name: str
@@ -37,12 +38,13 @@ class Part:
     sha256: str
     size: int
     unpacked: int
-    supplier: str
     licences: tuple[dict[str, Any], ...]
     layer: str
     paths: tuple[str, ...]
     needs: tuple[str, ...]
     asked: tuple[str, ...]
+    author: str = ""
+    supplier: str = ""
     bundled: tuple[Bundled, ...] = ()
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from torchkiln.engine.job import Job
     from torchkiln.image import Image
-    from torchkiln.proof.part import Part
+    from torchkiln.proof.part import Bundled, Part
 
 MEDIA_TYPE: Final = "application/vnd.cyclonedx+json"
 PROPERTY: Final = "io.torchkiln:"
@@ -136,22 +136,25 @@ def _component(part: Part, places: Iterable[str], diff_id: str) -> dict[str, Any
             _property("unpacked", str(part.unpacked)),
         ],
     }
+    if part.author:
+        component["authors"] = [{"name": part.author}]
     if part.supplier:
         component["supplier"] = {"name": part.supplier}
     if part.bundled:
-        component["components"] = [
-            {
-                "type": "library",
-                "bom-ref": f"{part.purl}#{one.path.lstrip('/')}",
-                "name": one.name,
-                "version": one.version,
-                "purl": one.purl,
-                "licenses": list(one.licences),
-                "evidence": _evidence([one.path]),
-            }
-            for one in part.bundled
-        ]
+        component["components"] = [_bundled(part, one) for one in part.bundled]
     return component
+
+
+def _bundled(part: Part, inner: Bundled) -> dict[str, Any]:
+    return {
+        "type": "library",
+        "bom-ref": f"{part.purl}#{inner.path.lstrip('/')}",
+        "name": inner.name,
+        "version": inner.version,
+        "purl": inner.purl,
+        "licenses": list(inner.licences),
+        "evidence": _evidence([inner.path]),
+    }
 
 
 def _own(places: Iterable[str], layer: str, diff_id: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from email.parser import HeaderParser
 from typing import TYPE_CHECKING, Final
 
-from packaging.requirements import Requirement
+from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from torchkiln.plan import plan_layers
@@ -79,14 +79,14 @@ def needed(
     An extra counts where something that is itself needed asks for it, beginning with `asked`.
     """
     found: dict[str, set[str]] = {name: set() for name in requires}
-    todo = [Requirement(text) for text in asked]
+    todo = [_requirement(text) for text in asked]
     done: dict[str, set[str]] = defaultdict(set)
     while todo:
         wanted = todo.pop()
         owner = canonicalize_name(wanted.name)
         for extra in {"", *wanted.extras} - done[owner]:
             done[owner].add(extra)
-            for one in map(Requirement, requires.get(owner, ())):
+            for one in map(_requirement, requires.get(owner, ())):
                 name = canonicalize_name(one.name)
                 applies = one.marker is None or one.marker.evaluate({**environment, "extra": extra})
                 if applies and name in requires and name != owner:
@@ -94,6 +94,14 @@ def needed(
                 if applies:
                     todo.append(one)
     return found
+
+
+def _requirement(text: str) -> Requirement:
+    """Return a requirement; one in no valid form, which uv resolved all the same, by its name."""
+    try:
+        return Requirement(text)
+    except InvalidRequirement:
+        return Requirement(re.split(r"[^A-Za-z0-9._-]", text, maxsplit=1)[0])
 
 
 def marker_environment(python: str, package: str) -> dict[str, str]:
@@ -127,7 +135,7 @@ def _asked(job: Job) -> dict[str, list[tuple[str, str]]]:
 def _read(job: Job, locked: LockedWheel) -> _Read:
     wheel = read_wheel(job.store.checked(locked.sha256, locked.file), locked, job.venv)
     found = {
-        entry.path: HeaderParser().parsestr(b"".join(entry.chunks()).decode())
+        entry.path: HeaderParser().parsestr(b"".join(entry.chunks()).decode(errors="replace"))
         for entry in wheel.entries
         if entry.chunks and _METADATA.fullmatch(entry.path)
     }
@@ -149,13 +157,17 @@ def _part(one: _Read, *, layer: str, needs: tuple[str, ...], asked: tuple[str, .
         sha256=one.locked.sha256,
         size=one.locked.size,
         unpacked=sum(entry.size for entry in one.entries),
-        supplier=metadata["Author"] or metadata["Author-email"] or metadata["Maintainer"] or "",
+        author=metadata["Author"] or metadata["Author-email"] or metadata["Maintainer"] or "",
         licences=licences.of_wheel(metadata),
         layer=layer,
         paths=tuple(f"/{entry.path}" for entry in one.entries),
         needs=needs,
         asked=asked,
-        bundled=tuple(_bundled(path, inner) for path, inner in sorted(one.inside.items())),
+        bundled=tuple(
+            _bundled(path, inner)
+            for path, inner in sorted(one.inside.items())
+            if inner["Name"] and inner["Version"]
+        ),
     )
 
 
