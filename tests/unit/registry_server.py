@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import re
 from collections import defaultdict
@@ -56,6 +57,7 @@ class RegistryState:
     life: int = 300
     token_number: int = 0
     received: int = 0
+    numbers: Iterator[int] = field(default_factory=itertools.count)
     address: str = ""
 
     def asked(self, method: str, part: str = "") -> list[str]:
@@ -159,7 +161,7 @@ class RegistryHandler(BaseHTTPRequestHandler):
             self.state.blobs[repository][digest] = self.state.blobs[source][digest]
             self.reply(201, headers={"Location": f"/v2/{repository}/blobs/{digest}"})
             return
-        number = str(len(self.state.uploads))
+        number = str(next(self.state.numbers))
         self.state.uploads[number] = Upload()
         place = f"/v2/{repository}/blobs/uploads/{number}-0"
         self.reply(202, headers={"Location": place, "Range": "0-0"})
