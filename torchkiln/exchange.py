@@ -6,17 +6,18 @@ import shutil
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torchkiln import pipeline, reproduce
 from torchkiln.errors import BuildError, ProofError, RegistryError, ReproducibilityError
 from torchkiln.image_reader import read_layout
 from torchkiln.proof import keys
-from torchkiln.proof.attach import PROVENANCE, described, publish
+from torchkiln.proof.attach import PROVENANCE, SBOM, described, publish
 from torchkiln.proof.check import check_content, read_proof
 from torchkiln.proof.provenance import built_by, differing, project_from
 from torchkiln.registry import pull as pulls
 from torchkiln.registry import push as pushes
+from torchkiln.registry.manifests import image_manifest
 from torchkiln.registry.reference import parse
 from torchkiln.registry.session import Session, reporting
 from torchkiln.registry.tags import content_tag, moving_tags
@@ -108,6 +109,24 @@ def verify(
         packages=packages,
         rebuilt=rebuild,
     )
+
+
+def attached_sbom(
+    project: Project, text: str, *, key: str = "", plain: bool = False
+) -> dict[str, Any]:
+    """Return the SBOM of an image in a registry, of which nothing else is pulled."""
+    reference = parse(text)
+    public = keys.load_public(Path(key)) if key else None
+    with (
+        reporting(f"read the SBOM of {reference}"),
+        closing(Session(reference, project.environ, plain=plain)) as session,
+    ):
+        digest = image_manifest(session).digest
+        proof = read_proof(session, digest, public)
+    if SBOM not in proof.documents:
+        what = f"the image has no SBOM: {reference.at(digest)}"
+        raise ProofError(what, hint="./kiln push attaches one")
+    return proof.documents[SBOM]
 
 
 def _rebuild(project: Project, proof: Proof, image: Image) -> None:

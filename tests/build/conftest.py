@@ -75,18 +75,23 @@ def fetched(kiln: Kiln, cpu: dict[str, Any], scratch: Path) -> Kiln:
     return Kiln(home=scratch)
 
 
-@pytest.fixture
-def registry(scratch: Path) -> Iterator[str]:
-    """The address of a registry server that is empty at the start."""
+@pytest.fixture(scope="module")
+def registry() -> Iterator[str]:
+    """The address of a registry server that is empty at the start of the file."""
     require("docker-registry")
+    with folder() as place:
+        yield from _registry(place)
+
+
+def _registry(place: Path) -> Iterator[str]:
     port = free_port()
-    config = scratch / "registry.yml"
+    config = place / "registry.yml"
     config.write_text(
         "version: 0.1\nlog: {level: error}\n"
-        f"storage: {{filesystem: {{rootdirectory: {scratch}/registry}}}}\n"
+        f"storage: {{filesystem: {{rootdirectory: {place}/registry}}}}\n"
         f"http: {{addr: 127.0.0.1:{port}}}\n"
     )
-    with (scratch / "registry.log").open("wb") as log:
+    with (place / "registry.log").open("wb") as log:
         server = subprocess.Popen(["docker-registry", "serve", config], stdout=log, stderr=log)
     try:
         assert wait_for(lambda: listens(port), 10)
