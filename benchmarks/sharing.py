@@ -21,7 +21,7 @@ Layers: TypeAlias = dict[str, int]
 
 HERE: Final = Path(__file__).parent
 KEPT: Final = HERE / "sharing.json"
-_BEGIN, _END = "<!-- python -m benchmarks.sharing writes from here -->\n", "<!-- to here -->"
+_MARKS: Final = ("<!-- python -m benchmarks.sharing writes from here -->\n", "<!-- to here -->")
 
 
 def read(paths: list[Path]) -> dict[str, Layers]:
@@ -63,11 +63,12 @@ def table(images: dict[str, Layers]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def insert(text: str, part: str) -> str:
+def insert(text: str, part: str, marks: tuple[str, str] = _MARKS) -> str:
     """Return the README with `part` between its marks."""
-    head, _, rest = text.partition(_BEGIN)
-    _, _, tail = rest.partition(_END)
-    return f"{head}{_BEGIN}\n{part}\n{_END}{tail}"
+    begin, end = marks
+    head, _, rest = text.partition(begin)
+    _, _, tail = rest.partition(end)
+    return f"{head}{begin}\n{part}\n{end}{tail}"
 
 
 def _line(cells: list[str]) -> str:
