@@ -23,6 +23,7 @@ from torchkiln.cli.images import (
 )
 from torchkiln.cli.proof import explain, provenance, sbom
 from torchkiln.cli.registry import pull, push
+from torchkiln.cli.store import gc
 from torchkiln.cli.variants import check_facts, ci_matrix, list_, lock_, recommend, render_
 from torchkiln.errors import VerifyError
 

@@ -57,7 +57,8 @@ class Compiler:
         key = digest([recipe(compile_modules), self.package, wheel.locked.sha256, paths])
         record = self.store.read_record("bytecode", key)
         if record is None or not self.store.has(record["blob"]):
-            record = {"blob": self.store.put(_run(self, wheel, batch))}
+            made = self.store.put(_run(self, wheel, batch))
+            record = {"blob": made, "wheel": wheel.locked.sha256}
             self.store.write_record("bytecode", key, record)
         blob = self.store.blob(record["blob"])
         return list(_entries(blob, wheel.locked.file, f"cpython-{self.python.replace('.', '')}"))

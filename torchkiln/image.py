@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -138,6 +139,7 @@ def _layout(store: Store, name: str, blobs: Sequence[str], texts: dict[str, byte
             _renew(store, layout, blobs, folder)
         else:
             _write_layout(store, layout, blobs, texts, folder)
+        os.utime(layout)  # when it was last used, for `gc --keep`
     return layout
 
 

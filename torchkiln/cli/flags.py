@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -13,9 +14,11 @@ from invoke.exceptions import Exit
 
 from torchkiln import catalog, pipeline
 from torchkiln.errors import KilnError
+from torchkiln.hold import in_use
 from torchkiln.machine import this_machine
 from torchkiln.progress import say
 from torchkiln.recommend import recommend
+from torchkiln.store import Store, default_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,6 +39,17 @@ _Task = TypeVar("_Task", bound="Callable[..., Any]")
 
 
 def expected(function: _Task) -> _Task:
+    """Let `gc` take nothing from the store while the task runs, and show its failures."""
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - invoke's own signature
+        with in_use(Store(default_root(os.environ))):
+            return function(*args, **kwargs)
+
+    return told(wrapper)  # type: ignore[return-value]
+
+
+def told(function: _Task) -> _Task:
     """Show expected failures without a traceback, each with its own exit code."""
 
     @functools.wraps(function)

@@ -1,0 +1,134 @@
+"""Take out of the store what nothing needs any more: found by mark and sweep, shown first.
+
+Kept is what the project's locks need (`torchkiln.roots`), what was pulled, and with an age given
+what was made or used since. An image counts as used when its layout was last asked for; all else
+by when it came. Access times say nothing where a file system is mounted with `noatime`.
+
+Whoever works in the store holds it (`torchkiln.hold`), so nothing is taken from under a build.
+Files lose their names one by one, folders at once by a rename: killed at any point, this leaves a
+store in which all that has a name is whole.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from torchkiln.hold import alone
+from torchkiln.marks import Keep, Marks
+from torchkiln.progress import Progress
+from torchkiln.reports import megabytes, table
+from torchkiln.roots import roots
+from torchkiln.store import remove_tree
+from torchkiln.stored import KINDS, Room, Thing, room, things
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torchkiln.pipeline import Project
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """How many things of a kind there are and their bytes on disk, and how much of it goes."""
+
+    kind: str
+    number: int
+    size: int
+    going: int
+    freed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What the store at `root` holds and what goes; `rooms` has each thing with its bytes."""
+
+    root: Path
+    going: tuple[Thing, ...]
+    rooms: dict[Thing, Room] = field(repr=False)
+
+    @property
+    def rows(self) -> list[Row]:
+        """Return a row for each kind, and their sum."""
+        return [*(self._row(kind, kind) for kind in KINDS), self._row("total", *KINDS)]
+
+    def _row(self, title: str, *kinds: str) -> Row:
+        rooms = [room for thing, room in self.rooms.items() if thing.kind in kinds]
+        return Row(
+            kind=title,
+            number=len(rooms),
+            size=sum(room.size for room in rooms),
+            going=sum(thing.kind in kinds for thing in self.going),
+            freed=sum(room.freed for room in rooms),
+        )
+
+
+def plan(project: Project, keep: Keep) -> Plan:
+    """Return what would go now; changes nothing."""
+    found = things(project.store)
+    marks = Marks(
+        store=project.store, found=found, roots=roots(project), keep=keep, now=time.time()
+    )
+    going = tuple(thing for thing in found if not marks.needed(thing))
+    with Progress("measuring", None) as progress:
+        rooms = room(found, frozenset(going), progress.advance)
+    return Plan(root=project.store.root, going=going, rooms=rooms)
+
+
+def remove(project: Project, keep: Keep, *, wait: bool) -> Plan:
+    """Remove what `plan` says while nobody else works in the store, and return that.
+
+    Who comes meanwhile waits until all is renamed; unpacked images are emptied after that. Where
+    the store is in use and `wait` is off, raise `StoreError`.
+    """
+    store = project.store
+    with ExitStack() as trash:
+        with alone(store, wait=wait), store.reporting():
+            done = plan(project, keep)
+            store.sweep()
+            folders = [thing for thing in done.going if thing.path.is_dir()]
+            # Files first: on a full disk they make room for the folder of what is renamed.
+            for thing in done.going:
+                if thing not in folders:
+                    thing.path.unlink(missing_ok=True)
+            if folders:
+                place = trash.enter_context(store.workspace())
+                for number, thing in enumerate(folders):
+                    thing.path.rename(place / str(number))
+        with Progress("removing", sum(done.rooms[thing].freed for thing in folders)) as progress:
+            for number, thing in enumerate(folders):
+                remove_tree(place / str(number))
+                progress.advance(done.rooms[thing].freed)
+    return done
+
+
+def shown(done: Plan, *, removed: bool) -> str:
+    """Return the table for people."""
+    heads = ("kind", "number", "size", "removed" if removed else "would go", "freed")
+    rows = [
+        (row.kind, f"{row.number}", megabytes(row.size), f"{row.going}", megabytes(row.freed))
+        for row in done.rows
+        if row.number
+    ]
+    last = [] if removed or not done.going else ["", "nothing was removed: ./kiln gc --remove"]
+    return "\n".join([f"store: {done.root}", "", *table(heads, rows), *last])
+
+
+def as_json(done: Plan, *, removed: bool) -> dict[str, Any]:
+    """Return what `gc --json` prints; sizes in bytes on disk, paths below the store."""
+    return {
+        "schema_version": 1,
+        "store": str(done.root),
+        "removed": removed,
+        "kinds": {row.kind: {**vars(row)} for row in done.rows},
+        "going": [
+            {
+                "kind": thing.kind,
+                "path": str(thing.path.relative_to(done.root)),
+                "size": done.rooms[thing].freed,
+            }
+            for thing in done.going
+        ],
+    }
