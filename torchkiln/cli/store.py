@@ -37,7 +37,7 @@ def gc(
     wait: bool = False,
     json: bool = False,
 ) -> None:
-    """Show the store's size and what this clone's locks do not need; --remove removes it."""
+    """Show what the store holds and what of it no lock needs."""
     if not keep >= 0:  # not a number is a float too
         what = f"this is no number of days: {keep}"
         raise StoreError(what, hint="./kiln gc --keep 14")
