@@ -13,6 +13,7 @@ from torchkiln import bootstrap, pipeline
 from torchkiln.cli.flags import ROOT, expected
 from torchkiln.cli.images import (
     build,
+    check_contract,
     diff,
     export,
     fetch,

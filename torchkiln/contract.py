@@ -14,6 +14,8 @@ from torchkiln import layer_rules
 from torchkiln.listing import DIRECTORY, FILE
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torchkiln.listing import ImageListing
 
 WRITABLE: Final = "/tmp"  # noqa: S108 - the one place that is writable everywhere
@@ -28,11 +30,11 @@ HIDDEN: Final = ("dev", "home", "mnt", "proc", "root", "run", "sys", "tmp", "var
 """What some runtime mounts something over: nothing that an image needs may lie there."""
 
 DRIVER_FOLDERS: Final = ("/usr/local/nvidia/lib", "/usr/local/nvidia/lib64")
-_APPTAINER_LIBRARIES: Final = "/.singularity.d/libs"
+APPTAINER_LIBRARIES: Final = "/.singularity.d/libs"
 _PROGRAMS: Final = ("bin/sh", "sbin/ldconfig", "usr/bin/getent")
 _CERTIFICATES: Final = "etc/ssl/certs/ca-certificates.crt"
 _SKELETON: Final = ("root/.bashrc", "root/.profile")  # base-files' own
-_LAUNCHER_VARIABLES: Final = (
+LAUNCHER_VARIABLES: Final = (
     "LOCAL_RANK",
     "MASTER_ADDR",
     "MASTER_PORT",
@@ -40,18 +42,23 @@ _LAUNCHER_VARIABLES: Final = (
     "RANK",
     "WORLD_SIZE",
 )
-_MAX_LAYERS: Final = 60
+MAX_LAYERS: Final = 60
 _OCI: Final = "application/vnd.oci.image"
 
 
 def user(image: ImageListing) -> list[str]:
     """Check point 1: a numeric user with group 0, who may read everything but /root."""
-    value = image.runtime.get("User", "")
-    faults = [] if re.fullmatch(r"[1-9]\d*:0", value) else [f"User: is `{value}`, not `<uid>:0`"]
     root = image.members.get("")
+    faults = numeric_user(image)
     if root is not None and root.mode != 0o755:  # noqa: PLR2004
         faults.append(f"/: has mode {root.mode:04o}")
     return [*faults, *layer_rules.permissions(image), *layer_rules.owners(image)]
+
+
+def numeric_user(image: ImageListing) -> list[str]:
+    """Check that the user is a number, not root's, and its group 0."""
+    value = image.runtime.get("User") or ""
+    return [] if re.fullmatch(r"[1-9]\d*:0", value) else [f"User: is `{value}`, not `<uid>:0`"]
 
 
 def places(image: ImageListing) -> list[str]:
@@ -62,7 +69,7 @@ def places(image: ImageListing) -> list[str]:
         if path.startswith(tuple(f"{folder}/" for folder in HIDDEN)) and path not in _SKELETON
         if one.kind != DIRECTORY
     ]
-    programs = [*image.runtime.get("Entrypoint", []), *image.environment.get("PATH", "").split(":")]
+    programs = [*image.entrypoint, *image.environment.get("PATH", "").split(":")]
     return faults + [
         f"{path}: runtimes mount over it"
         for path in programs
@@ -75,14 +82,14 @@ def read_only(image: ImageListing) -> list[str]:
     return [*_expect(image, "PYTHONDONTWRITEBYTECODE", "1"), *layer_rules.bytecode(image)]
 
 
-def any_uid(image: ImageListing) -> list[str]:
-    """Check point 4: a uid without passwd entry has a name, a home and places for caches."""
+def any_uid(image: ImageListing, places: Sequence[str] = CACHE_VARIABLES) -> list[str]:
+    """Check point 4: a uid without passwd entry has a name, a home and `places` for caches."""
     faults = [
         f"{name}: is not set" for name in ("USER", "LOGNAME") if not image.environment.get(name)
     ]
     return faults + [
         f"{name}: is `{value}`, not below {WRITABLE}"
-        for name in CACHE_VARIABLES
+        for name in places
         for value in [image.environment.get(name, "")]
         if not f"{value}/".startswith(f"{WRITABLE}/")
     ]
@@ -125,14 +132,14 @@ def driver_libraries(image: ImageListing, cuda: str | None) -> list[str]:
     named = config.text.split() if config else []
     return faults + [
         f"/etc/ld.so.conf.d/nvidia.conf: does not name {folder}"
-        for folder in (*DRIVER_FOLDERS, _APPTAINER_LIBRARIES)
+        for folder in (*DRIVER_FOLDERS, APPTAINER_LIBRARIES)
         if folder not in named
     ]
 
 
 def launchers(image: ImageListing, torch: str) -> list[str]:
     """Check point 8: enroot's hook finds PyTorch; what launchers set is left to them."""
-    set_ones = [f"{name}: is set" for name in _LAUNCHER_VARIABLES if name in image.environment]
+    set_ones = [f"{name}: is set" for name in LAUNCHER_VARIABLES if name in image.environment]
     return [*_expect(image, "PYTORCH_VERSION", torch), *set_ones]
 
 
@@ -150,8 +157,7 @@ def entry_point(image: ImageListing) -> list[str]:
 
 def plain_system(image: ImageListing) -> list[str]:
     """Check point 10: the programs that runtimes call are there, and nothing that needs root."""
-    faults = _missing(image, (*_PROGRAMS, _CERTIFICATES))
-    return faults + [
+    return programs(image) + [
         fault
         for rule in (
             layer_rules.set_id,
@@ -163,6 +169,11 @@ def plain_system(image: ImageListing) -> list[str]:
         )
         for fault in rule(image)
     ]
+
+
+def programs(image: ImageListing) -> list[str]:
+    """Check that what runtimes and HTTPS need is there: shell, ldconfig, getent, certificates."""
+    return _missing(image, (*_PROGRAMS, _CERTIFICATES))
 
 
 def form(image: ImageListing) -> list[str]:
@@ -177,7 +188,7 @@ def form(image: ImageListing) -> list[str]:
     platforms = [str(entry.get("platform")) for entry in image.index["manifests"]]
     if len(platforms) != len(set(platforms)):
         faults.append(f"index: has {len(platforms)} manifests for {len(set(platforms))} platforms")
-    if len(image.layers) > _MAX_LAYERS:
+    if len(image.layers) > MAX_LAYERS:
         faults.append(f"manifest: has {len(image.layers)} layers")
     return faults + layer_rules.digests(image)
 

@@ -42,18 +42,23 @@ def torch_cuda(path: Path) -> str | None:
     """Return what `torch.version.cuda` would be, without running anything of the wheel."""
     try:
         with zipfile.ZipFile(path) as archive, archive.open(_MEMBER) as stream:
-            tree = ast.parse(stream.read(_LARGEST))
+            return version_cuda(stream.read(_LARGEST))
     except (KeyError, SyntaxError, ValueError, zipfile.BadZipFile) as error:
         what = "torch's wheel does not tell its CUDA"
         raise ArchiveError(what, f"{_MEMBER}: {error}") from None
+
+
+def version_cuda(source: bytes) -> str | None:
+    """Return what `torch/version.py` gives `cuda`; one that gives it nothing is a `ValueError`."""
+    tree = ast.parse(source)
     for node in tree.body:
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
         names = [target.id for target in targets if isinstance(target, ast.Name)]
         value = getattr(node, "value", None)
         if names == ["cuda"] and isinstance(value, ast.Constant):
             return None if value.value is None else str(value.value)
-    what = "torch's wheel does not tell its CUDA"
-    raise ArchiveError(what, f"{_MEMBER} assigns no constant to `cuda`")
+    message = "it assigns no constant to `cuda`"
+    raise ValueError(message)
 
 
 def _agrees(cuda: str | None, wheel: LockedWheel) -> bool:

@@ -40,6 +40,7 @@ _READ: Final = re.compile(
     re.VERBOSE,
 )
 _PYC_HEADER: Final = 16
+_SCRIPT: Final = 1 << 16  # bytes; rules read smaller ones, as any may be the entry point
 _BUFFER: Final = 1 << 16  # tarfile copies what is left of it for each member it reads
 _HEADER: Final = 10  # bytes of gzip's header
 _GZIP: Final = b"\x1f\x8b"
@@ -113,6 +114,8 @@ def _contents(
     sha256 = hashlib.sha256()
     data = b""
     while chunk := stream.read(CHUNK):
+        if not data and chunk.startswith(b"#!") and info.mode & 0o111 and info.size <= _SCRIPT:
+            keep = info.size
         sha256.update(chunk)
         if len(data) < keep:
             data = (data + chunk)[:keep]

@@ -88,12 +88,19 @@ class ImageListing:
     @property
     def runtime(self) -> dict[str, Any]:
         """Return the configuration of the image's processes."""
-        return cast("dict[str, Any]", self.config.get("config", {}))
+        # Go writes null for what is empty, here and below.
+        return cast("dict[str, Any]", self.config.get("config") or {})
+
+    @property
+    def entrypoint(self) -> list[str]:
+        """Return the words of the entry point; Docker reads a lone string as one word."""
+        words = self.runtime.get("Entrypoint") or []
+        return [words] if isinstance(words, str) else words
 
     @cached_property
     def environment(self) -> dict[str, str]:
         """Return the environment of the image's processes."""
-        pairs = (entry.partition("=") for entry in self.runtime.get("Env", []))
+        pairs = (entry.partition("=") for entry in self.runtime.get("Env") or [])
         return {name: value for name, _, value in pairs}
 
     def file(self, path: str) -> Member | None:

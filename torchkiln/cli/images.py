@@ -10,10 +10,11 @@ from invoke.exceptions import Exit
 from invoke.tasks import task
 
 from torchkiln import build_all, commands, exchange, pipeline, registry_reports, reports
+from torchkiln import check_contract as contracts
 from torchkiln.cli.flags import ROOT, WHERE, WHICH, after_dashes, as_json, expected, selected
 from torchkiln.cli.registry import PLAIN
 from torchkiln.commands import BuildOptions, Where
-from torchkiln.errors import CatalogError, DifferenceError
+from torchkiln.errors import CatalogError, DifferenceError, VerifyError
 from torchkiln.image_archive import write_archive
 from torchkiln.image_diff import as_json as diff_as_json
 from torchkiln.image_diff import image_diff
@@ -203,6 +204,23 @@ def diff(c: Context, first: str, second: str, json: bool = False) -> None:
     if not found.same:
         what = f"the images differ: `{first}` and `{second}`"
         raise DifferenceError(what)
+
+
+@task(
+    positional=["image"],
+    help={
+        "image": "an image: cpu@kiln, debian:bookworm@docker, a layout, an archive",
+        "json": "print all faults as one JSON object",
+    },
+)
+@expected
+def check_contract(c: Context, image: str, json: bool = False) -> None:
+    """Check any image against the contract's 12 points."""
+    report = contracts.check(read_image(pipeline.open_project(ROOT), image))
+    print(as_json(contracts.as_json(report, image)) if json else contracts.shown(report))
+    if report.failed:
+        what = f"`{image}` does not run everywhere: {', '.join(report.failed)}"
+        raise VerifyError(what)
 
 
 @task(help={**WHICH, "output": "the archive's path, - for stdout"})

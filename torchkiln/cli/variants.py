@@ -56,7 +56,7 @@ def recommend(
 @task(help={**WHICH, "all": "every variant that is locked"})
 @expected
 def check_facts(c: Context, cpu: bool = False, cuda: str = "", all: bool = False) -> None:
-    """Measure in the wheels what is written down of torch's builds."""
+    """Measure in the wheels what is noted of torch's builds."""
     project = pipeline.open_project(ROOT)
     variants = pipeline.locked_variants(project) if all else [selected(cpu, cuda)[1]]
     for variant in variants:
