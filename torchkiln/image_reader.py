@@ -31,13 +31,15 @@ _ATTESTATION: Final = "vnd.docker.reference.type"
 
 
 def read_layout(layout: Path) -> ImageListing:
-    """Return what the one image of an OCI layout directory holds.
+    """Return what the image of an OCI layout directory holds: the one for amd64 of several.
 
     Raises `ArchiveError` for a layout that cannot be read; digests are compared by rules, not here.
     """
     with _refusing(f"this is no OCI layout of an image: {layout}"):
         index = json.loads((layout / "index.json").read_bytes())
-        manifest = _document(layout, index["manifests"][0])
+        manifest = index
+        while "manifests" in manifest:  # BuildKit's has an index below the first one
+            manifest = _document(layout, _first(manifest["manifests"]))
         config = _document(layout, manifest["config"])
         layers = _layers(layout, manifest["layers"])
         return ImageListing(index=index, manifest=manifest, config=config, layers=layers)
@@ -131,6 +133,16 @@ def _refusing(what: str) -> Iterator[None]:
         raise ArchiveError(what, message) from error
     except (OSError, ValueError, KeyError) as error:
         raise ArchiveError(what, repr(error)) from error
+
+
+def _first(entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return an index's first image for amd64, else its first; attestations are none."""
+    images = [one for one in entries if _ATTESTATION not in (one.get("annotations") or {})]
+    fitting = [one for one in images if (one.get("platform") or {}).get("architecture") == "amd64"]
+    if not images:
+        message = "it holds no image"
+        raise ValueError(message)
+    return [*fitting, *images][0]
 
 
 def _layers(layout: Path, descriptors: Sequence[dict[str, Any]]) -> tuple[LayerListing, ...]:

@@ -173,3 +173,29 @@ def test_a_layer_compressed_with_zstd_is_named_as_such() -> None:
 def test_what_is_no_archive_of_an_image_is_refused(data: bytes) -> None:
     with pytest.raises(ArchiveError, match="no archive of an image"):
         read(data)
+
+
+def test_the_image_for_amd64_is_found_below_the_index_of_buildkit(tmp_path: Path) -> None:
+    """Beside an attestation and an image for another architecture, which lies nowhere."""
+    layout = image(Store(tmp_path), "base").layout
+    index = json.loads((layout / "index.json").read_bytes())
+    (own,) = index["manifests"]
+    attestation = {"digest": "sha256:0", "annotations": {"vnd.docker.reference.type": "x"}}
+    arm = {"digest": "sha256:1", "platform": {"architecture": "arm64", "os": "linux"}}
+    below = json.dumps({"manifests": [attestation, arm, own]}).encode()
+    digest = hashlib.sha256(below).hexdigest()
+    (layout / "blobs/sha256" / digest).write_bytes(below)
+    before = read_layout(layout)
+    index["manifests"] = [{"digest": f"sha256:{digest}", "annotations": None}]
+    (layout / "index.json").write_text(json.dumps(index))
+
+    assert before.members == read_layout(layout).members
+
+
+def test_a_layout_of_attestations_alone_is_refused(tmp_path: Path) -> None:
+    layout = image(Store(tmp_path), "base").layout
+    index = {"manifests": [{"annotations": {"vnd.docker.reference.type": "x"}}]}
+    (layout / "index.json").write_text(json.dumps(index))
+
+    with pytest.raises(ArchiveError, match="this is no OCI layout"):
+        read_layout(layout)
