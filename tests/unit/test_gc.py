@@ -24,6 +24,7 @@ from torchkiln.marks import Keep
 from torchkiln.pipeline import Project
 from torchkiln.plan import plan_layers
 from torchkiln.roots import roots
+from torchkiln.store import remove_tree
 from torchkiln.stored import Thing, room
 from torchkiln.tree import image_tree
 
@@ -80,6 +81,18 @@ def test_what_the_locks_need_is_kept_whole(project: Project) -> None:
     image_tree(project.store, made.layers)
 
     assert set() == going(project)
+
+
+def test_layers_of_a_lock_whose_image_is_not_done_are_kept(project: Project) -> None:
+    made = locked_image(project)
+    image_tree(project.store, made.layers[:1])
+    remove_tree(made.layout)
+
+    gone = going(project)
+
+    assert not {f"blobs/sha256/{one.digest}" for one in made.layers[:-1]} & gone
+    assert f"trees/{made.layers[0].diff_id}" not in gone
+    assert not any(path.startswith("records/") for path in gone)
 
 
 def test_what_no_lock_names_goes_whole(project: Project) -> None:
@@ -200,8 +213,7 @@ def test_a_report_of_an_image_that_is_in_an_engine_alone_stays(project: Project)
 
 
 def test_leftovers_of_a_killed_process_go_and_work_in_progress_does_not(project: Project) -> None:
-    code = "with Store(Path(sys.argv[1])).workspace(): os.kill(os.getpid(), 9)"
-    start(code, project).communicate()
+    start(_LEFT, project).communicate()
     with project.store.workspace() as folder:
         gone = going(project)
 
@@ -252,6 +264,7 @@ def start(code: str, project: Project) -> subprocess.Popen[str]:
     )
 
 
+_LEFT = "with Store(Path(sys.argv[1])).workspace(): os.kill(os.getpid(), 9)"
 _KILLED = """
     from torchkiln import gc, pipeline, store
     from torchkiln.marks import Keep
@@ -283,6 +296,8 @@ def test_killed_at_any_point_it_leaves_what_has_a_name_whole(
     other = image(project.store, "a", "b")
     other_tree = image_tree(project.store, other.layers)
     whole = {other.layout: every_path(other.layout), other_tree: every_path(other_tree)}
+
+    start(_LEFT, project).communicate()
 
     process = start(_KILLED.format(point=point, root=str(PROJECT)), project)
     process.communicate()
