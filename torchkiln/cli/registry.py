@@ -68,7 +68,7 @@ def pull(
     plain_http: bool = False,
     json: bool = False,
 ) -> None:
-    """Pull an image from a registry into the store, every byte checked; print its digest."""
+    """Pull an image into the store; print its digest."""
     project = pipeline.open_project(ROOT)
     pulled = exchange.pull(project, image, plain=plain_http)
     if layout:

@@ -70,7 +70,8 @@ def pull(
     store.put(manifest.data)
     sizes = {one.sha256: unpacked_size(store, one.sha256) for one in layers}
     image = adopt_image(store, manifest.data, str(reference), sizes)
-    document = {"reference": str(reference), "blobs": [one.sha256 for one in (config, *layers)]}
+    blobs = [one.sha256 for one in (config, *layers)]
+    document = {"reference": str(reference), "blobs": [image.digest, *blobs]}
     store.write_record(_RECORDS, image.digest, document)
     return Pulled(
         image=image,
