@@ -144,3 +144,9 @@ class RegistryError(KilnError):
     """A registry refused, did not answer, or has something else than it says."""
 
     exit_code = 28
+
+
+class ExportError(KilnError):
+    """An image cannot be written in this format, or at this place."""
+
+    exit_code = 26

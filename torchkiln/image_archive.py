@@ -6,15 +6,17 @@ import json
 import tarfile
 from dataclasses import dataclass
 from functools import partial
-from typing import IO, TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final
 
 from torchkiln.layer import CHUNK, MTIME
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
     from pathlib import Path
 
 _BLOBS: Final = "blobs/sha256"
+DOCKER_DOCUMENTS: Final = ("manifest.json",)
+_ALL_DOCUMENTS: Final = ("oci-layout", "index.json", *DOCKER_DOCUMENTS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,16 +28,14 @@ class _Member:
     chunks: Callable[[], Iterable[bytes]]
 
 
-def write_archive(layout: Path, stream: IO[bytes]) -> None:
-    """Write the layout as a tar. It is the same bytes each time."""
-    for chunk in archive(layout):
-        stream.write(chunk)
-
-
 def archive(
-    layout: Path, *, reference: str | None = None, without: Collection[str] = ()
+    layout: Path,
+    *,
+    reference: str | None = None,
+    without: Collection[str] = (),
+    documents: Sequence[str] = _ALL_DOCUMENTS,
 ) -> Iterator[bytes]:
-    """Give the bytes of a tar of the layout.
+    """Give the bytes of a tar of the layout. It is the same bytes each time.
 
     `reference` replaces the image's name; the blobs `without` (sha256, hex) are left out.
     """
@@ -45,7 +45,7 @@ def archive(
         yield _header(folder)
     written = 2 * tarfile.BLOCKSIZE
     # The small files come first, so that a reader knows what follows.
-    for member in [*_documents(layout, reference), *_blobs(layout, without)]:
+    for member in [*_documents(layout, documents, reference), *_blobs(layout, without)]:
         info = tarfile.TarInfo(member.name)
         info.size, info.mode = member.size, 0o644
         padding = -member.size % tarfile.BLOCKSIZE
@@ -62,8 +62,8 @@ def archive_size(layout: Path, without: Collection[str] = ()) -> int:
     return sum(member.size for member in _blobs(layout, without))
 
 
-def _documents(layout: Path, reference: str | None) -> Iterator[_Member]:
-    for name in ("oci-layout", "index.json", "manifest.json"):
+def _documents(layout: Path, names: Sequence[str], reference: str | None) -> Iterator[_Member]:
+    for name in names:
         data = (layout / name).read_bytes()
         if reference is not None:
             data = _named(data, reference)

@@ -12,9 +12,9 @@ import subprocess
 import tarfile
 from typing import TYPE_CHECKING, Any
 
+from torchkiln import image_archive
 from torchkiln.config import ImageConfig
 from torchkiln.image import Image, write_image
-from torchkiln.image_archive import write_archive
 from torchkiln.layer import Entry, Layer, write_layer
 from torchkiln.store import Store
 
@@ -163,9 +163,7 @@ def test_image_is_the_same_in_any_store_under_any_umask(tmp_path: Path) -> None:
 
 
 def archive(made: Image) -> bytes:
-    stream = io.BytesIO()
-    write_archive(made.layout, stream)
-    return stream.getvalue()
+    return b"".join(image_archive.archive(made.layout))
 
 
 def test_nothing_of_this_machine_is_in_the_image(tmp_path: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from invoke.exceptions import Exit
@@ -15,7 +13,8 @@ from torchkiln.cli.flags import ROOT, WHERE, WHICH, after_dashes, as_json, expec
 from torchkiln.cli.registry import PLAIN
 from torchkiln.commands import BuildOptions, Where
 from torchkiln.errors import CatalogError, DifferenceError, VerifyError
-from torchkiln.image_archive import write_archive
+from torchkiln.export import formats
+from torchkiln.export.formats import FORMATS, Source, find_format
 from torchkiln.image_diff import as_json as diff_as_json
 from torchkiln.image_diff import image_diff
 from torchkiln.origin import read_image
@@ -223,13 +222,19 @@ def check_contract(c: Context, image: str, json: bool = False) -> None:
         raise VerifyError(what)
 
 
-@task(help={**WHICH, "output": "the archive's path, - for stdout"})
+@task(
+    help={
+        **WHICH,
+        "output": "where to write it, - for stdout where the format is an archive",
+        "format": f"{', '.join(FORMATS)}",
+    }
+)
 @expected
-def export(c: Context, output: str, cpu: bool = False, cuda: str = "") -> None:
-    """Write an image as an archive for `docker load`."""
+def export(
+    c: Context, output: str, cpu: bool = False, cuda: str = "", format: str = "oci-archive"
+) -> None:
+    """Write an image as one file or folder, for clusters and engines."""
+    find_format(format, output)
     project, variant = selected(cpu, cuda)
     image = pipeline.built_image(project, variant)
-    if output == "-":
-        write_archive(image.layout, sys.stdout.buffer)
-    else:
-        reports.write_file(Path(output), lambda stream: write_archive(image.layout, stream))
+    formats.export(Source(store=project.store, image=image), format, output)
