@@ -14,7 +14,6 @@ its own, and they do not meet, so one file system serves all:
 from __future__ import annotations
 
 import json
-import re
 import shlex
 from typing import TYPE_CHECKING, Any, Final
 
@@ -101,10 +100,8 @@ def _start(runtime: Mapping[str, Any]) -> tuple[Sequence[str], Sequence[str]]:
 
 def _export(name: str, value: str) -> str:
     """Return the line that sets a variable unless the caller has; the image's PATH always holds."""
-    quoted = re.sub(r'(["`$\\])', r"\\\1", value)
-    return (
-        f'export {name}="{quoted}"' if name == "PATH" else f'export {name}="${{{name}:-{quoted}}}"'
-    )
+    line = f"export {name}={shlex.quote(value)}"
+    return line if name == "PATH" else f'[ -n "${{{name}:-}}" ] || {line}'
 
 
 def _lines(lines: Iterable[str]) -> str:

@@ -51,7 +51,7 @@ def write_sif(
     digest: str,
     architecture: str,
     config: bytes,
-    write_partition: Callable[[IO[bytes]], None],
+    write_partition: Callable[[IO[bytes]], object],
 ) -> None:
     """Write the SIF of an image to `stream`, which can seek and stands at its start.
 
