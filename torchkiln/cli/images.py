@@ -226,7 +226,7 @@ def check_contract(c: Context, image: str, json: bool = False) -> None:
     help={
         **WHICH,
         "output": "where to write it, - for stdout where the format is an archive",
-        "format": f"{', '.join(FORMATS)}",
+        "format": ", ".join(FORMATS),
     }
 )
 @expected
@@ -234,7 +234,7 @@ def export(
     c: Context, output: str, cpu: bool = False, cuda: str = "", format: str = "oci-archive"
 ) -> None:
     """Write an image as one file or folder, for clusters and engines."""
-    find_format(format, output)
+    find_format(format, output)  # now, because what follows may build the image
     project, variant = selected(cpu, cuda)
     image = pipeline.built_image(project, variant)
     formats.export(Source(store=project.store, image=image), format, output)
