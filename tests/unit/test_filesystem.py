@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import gzip
+import io
+import tarfile
 from typing import TYPE_CHECKING
 
 import pytest
@@ -7,7 +10,7 @@ from image_archives import layer
 
 from torchkiln.errors import ArchiveError
 from torchkiln.export.filesystem import filesystem
-from torchkiln.layer import Entry
+from torchkiln.layer import Entry, Layer
 from torchkiln.store import Store
 
 if TYPE_CHECKING:
@@ -64,6 +67,40 @@ def test_a_path_that_leads_through_anything_but_folders_is_refused(
 ) -> None:
     with pytest.raises(ArchiveError, match="/bin"):
         listed(tmp_path, [first], [second])
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        [member("bin", tarfile.SYMTYPE, "/etc"), member("bin/passwd")],
+        [member("bin"), member("bin/sh")],
+        [member("opt/venv")],
+        [member("../outside")],
+        [member("/outside")],
+        [member("device", tarfile.CHRTYPE)],
+        [member("one"), member("two", tarfile.LNKTYPE, "one")],
+    ],
+    ids=["link", "file", "nothing", "up", "absolute", "device", "hard link"],
+)
+def test_a_layer_that_torchkiln_would_not_write_is_refused(
+    tmp_path: Path, members: list[tarfile.TarInfo]
+) -> None:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        for info in members:
+            archive.addfile(info)
+    store = Store(tmp_path)
+    digest = store.put(gzip.compress(stream.getvalue()))
+    made = Layer(name="odd", diff_id="", digest=digest, size=0, unpacked=0)
+
+    with pytest.raises(ArchiveError, match="refused .* in layer: odd"):
+        list(filesystem(store, [made], ()))
 
 
 def test_a_layer_that_the_disk_has_changed_is_refused(tmp_path: Path) -> None:
