@@ -124,7 +124,7 @@ def verify_(
     plain_http: bool = False,
     json: bool = False,
 ) -> None:
-    """Assert what an image holds and promises; in a registry, also who says so."""
+    """Assert what an image holds and promises, and who says so."""
     if image:
         project = pipeline.open_project(ROOT)
         found = exchange.verify(project, image, key=key, rebuild=rebuild, plain=plain_http)

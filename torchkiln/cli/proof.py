@@ -58,7 +58,7 @@ def explain(
     plain_http: bool = False,
     json: bool = False,
 ) -> None:
-    """Say why a package is in an image: `explain --cpu numpy`."""
+    """Say why a package is in an image."""
     if image:
         document = exchange.attached_sbom(
             pipeline.open_project(ROOT), image, key=key, plain=plain_http

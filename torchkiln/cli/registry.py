@@ -39,7 +39,7 @@ def push(
     plain_http: bool = False,
     json: bool = False,
 ) -> None:
-    """Push an image to a registry; print its digest and tags there."""
+    """Push an image to a registry; print its digest."""
     project, variant = selected(cpu, cuda)
     if engine != "kiln":
         print(f"{to}@{engines.push(project, variant, engine, to)}")
