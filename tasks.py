@@ -22,6 +22,7 @@ from torchkiln.cli.images import (
     smoke,
     verify_,
 )
+from torchkiln.cli.launch import launch
 from torchkiln.cli.proof import explain, provenance, sbom
 from torchkiln.cli.registry import pull, push
 from torchkiln.cli.store import gc

@@ -128,6 +128,24 @@ class FactsError(KilnError):
     exit_code = 25
 
 
+class ExportError(KilnError):
+    """An image cannot be written in this format, or at this place."""
+
+    exit_code = 26
+
+
+class LaunchError(KilnError):
+    """A job was described that no cluster can run."""
+
+    exit_code = 27
+
+
+class RegistryError(KilnError):
+    """A registry refused, did not answer, or has something else than it says."""
+
+    exit_code = 28
+
+
 class KeyFileError(KilnError):
     """A key file is missing, broken, or of a kind that signs no images."""
 
@@ -138,15 +156,3 @@ class ProofError(KilnError):
     """What is told of an image is not signed, was changed, or does not fit the image."""
 
     exit_code = 30
-
-
-class RegistryError(KilnError):
-    """A registry refused, did not answer, or has something else than it says."""
-
-    exit_code = 28
-
-
-class ExportError(KilnError):
-    """An image cannot be written in this format, or at this place."""
-
-    exit_code = 26

@@ -49,11 +49,11 @@ def render(
     `locks` and `facts` are by variant id, of the variants that are locked; `root` is read for
     `templates/` and the version of `installer` alone.
     """
-    templates = _templates(root / "templates")
+    jinja = templates(root / "templates")
 
     def fill(template: str, **values: object) -> str:
         header = f"{MARK} from templates/{template} - DO NOT EDIT"
-        return templates.get_template(template).render(header=header, **values)
+        return jinja.get_template(template).render(header=header, **values)
 
     tools = (root / REQUIREMENTS).read_text(encoding="utf-8")
     locked = [variant for variant in catalog.variants if variant.id in locks]
@@ -88,7 +88,7 @@ def render_workflows(root: Path, matrix: Matrix) -> dict[str, str]:
     GitHub's own expressions have braces, so these templates have brackets.
     """
     folder = "templates/workflows"
-    templates = _templates(
+    jinja = templates(
         root / folder,
         variable_start_string="[[",
         variable_end_string="]]",
@@ -100,18 +100,18 @@ def render_workflows(root: Path, matrix: Matrix) -> dict[str, str]:
         for row in matrix.variants
     ]
     return {
-        f".github/workflows/{name.removesuffix('.j2')}": templates.get_template(name).render(
+        f".github/workflows/{name.removesuffix('.j2')}": jinja.get_template(name).render(
             header=f"{MARK} from {folder}/{name} - DO NOT EDIT",
             actions=_ACTIONS,
             runner=RUNNER,
             base=asdict(matrix.base[0]),
             variants=rows,
         )
-        for name in templates.list_templates()
+        for name in jinja.list_templates()
     }
 
 
-def _templates(folder: Path, **brackets: str) -> Environment:
+def templates(folder: Path, **brackets: str) -> Environment:
     """Return the templates in `folder`; Jinja's own brackets are braces."""
     return Environment(
         loader=FileSystemLoader(folder),

@@ -24,6 +24,7 @@ def test_the_list_explains_each_task_in_one_line() -> None:
         "build",
         "check-facts",
         "fetch",
+        "launch",
         "list",
         "recommend",
         "lock",
@@ -49,6 +50,8 @@ def test_the_list_explains_each_task_in_one_line() -> None:
         (["build"], 11, "error: give one of `--cpu` and `--cuda`"),
         (["build", "--cpu", "--cuda", "117"], 11, "error: give one of `--cpu` and `--cuda`"),
         (["lock"], 11, "--cuda 117"),
+        (["launch", "slurm-pyxi"], 27, "did you mean `slurm-pyxis`?"),
+        (["launch", "docker", "--cpu", "--nodes", "0"], 27, "the launch has 3 faults"),
         (["run", "--cpu"], 18, "hint: ./kiln run --cpu -- python --version"),
     ],
 )
