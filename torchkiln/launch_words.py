@@ -37,7 +37,8 @@ def _meeting(launch: Launch, host: str, job: str, patience: str) -> list[str]:
     """Return torchrun and its options: how many processes, and where the nodes meet."""
     processes = f"--nproc-per-node={launch.processes}"
     if launch.nodes == 1:
-        return ["torchrun", "--standalone", processes]
+        # Its processes would look up the host's name, which not every container can.
+        return ["torchrun", "--standalone", "--local-addr=127.0.0.1", processes]
     return [
         "torchrun",
         f"--nnodes={launch.nodes}",

@@ -31,7 +31,7 @@ from torchkiln.launch_words import (
 def test_torchrun_starts_scripts_and_modules_itself_and_the_rest_as_programs(
     command: tuple[str, ...], words: list[str]
 ) -> None:
-    assert words == torchrun(launch("docker", command), host="h:1", job="j")[3:]
+    assert words == torchrun(launch("docker", command), host="h:1", job="j")[4:]
 
 
 @pytest.mark.parametrize(
