@@ -99,7 +99,7 @@ def test_a_layer_that_torchkiln_would_not_write_is_refused(
     digest = store.put(gzip.compress(stream.getvalue()))
     made = Layer(name="odd", diff_id="", digest=digest, size=0, unpacked=0)
 
-    with pytest.raises(ArchiveError, match="refused .* in layer: odd"):
+    with pytest.raises(ArchiveError, match=r"refused .* in layer: odd"):
         list(filesystem(store, [made], ()))
 
 

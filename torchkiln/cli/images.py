@@ -233,7 +233,7 @@ def check_contract(c: Context, image: str, json: bool = False) -> None:
 def export(
     c: Context, output: str, cpu: bool = False, cuda: str = "", format: str = "oci-archive"
 ) -> None:
-    """Write an image as one file or folder, for clusters and engines."""
+    """Write an image as a file or folder for clusters."""
     find_format(format, output)  # now, because what follows may build the image
     project, variant = selected(cpu, cuda)
     image = pipeline.built_image(project, variant)

@@ -11,6 +11,8 @@ from torchkiln import exchange, pipeline
 from torchkiln import registry_reports as reports
 from torchkiln.cli.flags import ROOT, WHICH, as_json, expected, selected
 from torchkiln.engine import commands as engines
+from torchkiln.export import formats
+from torchkiln.export.formats import FORMATS, Source, find_format
 
 if TYPE_CHECKING:
     from invoke.context import Context
@@ -55,6 +57,8 @@ def push(
         "image": "REGISTRY/REPOSITORY[:TAG][@sha256:DIGEST]",
         "layout": "a new folder for the image as an OCI layout",
         "load": "put the image into Docker; --load=podman: into Podman",
+        "format": f"write it as one of {', '.join(FORMATS)}, as `export` does",
+        "output": "where to, with `--format`",
         "plain-http": PLAIN,
         "json": "print one JSON object",
     },
@@ -65,14 +69,20 @@ def pull(
     image: str,
     layout: str = "",
     load: str | bool = "",
+    format: str = "",
+    output: str = "",
     plain_http: bool = False,
     json: bool = False,
 ) -> None:
     """Pull an image into the store; print its digest."""
+    if format:
+        find_format(format, output)
     project = pipeline.open_project(ROOT)
     pulled = exchange.pull(project, image, plain=plain_http)
     if layout:
         exchange.copy_layout(project, pulled.image, Path(layout))
     if load:
         engines.load(project, pulled.image, "docker" if load is True else str(load))
+    if format:
+        formats.export(Source(store=project.store, image=pulled.image), format, output)
     print(as_json(reports.pulled_as_json(pulled)) if json else reports.pulled(pulled))
