@@ -64,19 +64,32 @@ class Slurm:
         That user's environment has what must not come into a container.
         """
         done = subprocess.run(
-            ["sbatch", "--wait", "--output=job.log", script.name],
+            ["sbatch", "--parsable", "--output=job.log", script.name],
             env={**self.env, "PYTHONPATH": "/nowhere", "HOME": "/nonexistent"},
             cwd=script.parent,
             capture_output=True,
             text=True,
-            timeout=120,
             check=False,
             user="nobody",
             group="nogroup",
             extra_groups=[],
         )
+        assert done.returncode == 0, done.stderr
+        code = self._wait(done.stdout.strip(), script.parent)
         log = script.parent / "job.log"
-        return done.returncode, log.read_text() if log.exists() else done.stderr
+        return code, log.read_text() if log.exists() else "no output"
+
+    def _wait(self, job: str, cwd: Path) -> int:
+        """Return the exit code of a job when it has ended; `sbatch --wait` asks too seldom."""
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            shown = self("scontrol", "--oneliner", "show", "job", job, cwd=cwd).stdout
+            fields = dict(word.partition("=")[::2] for word in shown.split())
+            if fields.get("EndTime") and fields["JobState"] not in {"PENDING", "RUNNING"}:
+                return int(fields["ExitCode"].partition(":")[0] or 0)
+            time.sleep(0.3)
+        self("scancel", job, cwd=cwd)
+        pytest.fail(f"job {job} did not end")
 
 
 @contextmanager
