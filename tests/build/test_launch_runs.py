@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from local_slurm import Slurm, slurm
@@ -21,7 +21,7 @@ from torchkiln.store import remove_tree
 from torchkiln.tree import image_tree, link_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from torchkiln.image import Image
     from torchkiln.pipeline import Project
@@ -61,12 +61,10 @@ def cluster(scratch: Path) -> Iterator[Slurm]:
 
 
 @pytest.fixture(scope="module")
-def project() -> Project:
-    """The project with the store of the tests, which has the CPU image or gets it."""
-    home = os.environ.get("TORCHKILN_TEST_HOME")
-    if not home:
-        pytest.skip("TORCHKILN_TEST_HOME names no store with a built CPU image")
-    return pipeline.open_project(PROJECT, {**os.environ, "TORCHKILN_HOME": home})
+def project(home: Path, built: Callable[[str], dict[str, Any]]) -> Project:
+    """The project with the store of the tests, which has the CPU image."""
+    assert built("cpu")["digest"]
+    return pipeline.open_project(PROJECT, {**os.environ, "TORCHKILN_HOME": str(home)})
 
 
 @pytest.fixture(scope="module")
