@@ -1,4 +1,4 @@
-"""Images by the words of the command line: `cpu@kiln`, `debian:bookworm@docker`, a path."""
+"""Images by the words of the command line: `cpu@kiln`, `ghcr.io/org/torch:cpu`, a path."""
 
 from __future__ import annotations
 
@@ -13,12 +13,17 @@ from torchkiln.errors import ArchiveError, EngineError
 from torchkiln.image import REPOSITORY
 from torchkiln.image_reader import read_archive, read_layout
 from torchkiln.progress import Progress
+from torchkiln.registry.pull import pull
+from torchkiln.registry.reference import is_reference, parse
 
 if TYPE_CHECKING:
     from torchkiln.listing import ImageListing
     from torchkiln.pipeline import Project
 
-_FORMS = "`VARIANT@kiln`, `IMAGE@docker`, `IMAGE@podman`, an OCI layout, or an archive of an image"
+_FORMS = (
+    "`VARIANT@kiln`, `IMAGE@docker`, `IMAGE@podman`, `REGISTRY/REPOSITORY[:TAG]`, "
+    "an OCI layout, or an archive of an image"
+)
 
 
 def read_image(project: Project, text: str) -> ImageListing:
@@ -30,6 +35,8 @@ def read_image(project: Project, text: str) -> ImageListing:
         return read_layout(Path(text))
     if Path(text).is_file():
         return _read_file(Path(text))
+    if is_reference(text):
+        return read_layout(pull(project.store, parse(text), project.environ).image.layout)
     name, at, origin = text.rpartition("@")
     if not at:
         what = f"this is no image: {text}"

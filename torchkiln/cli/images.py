@@ -189,7 +189,7 @@ def _exit(code: int) -> None:
 @task(
     positional=["first", "second"],
     help={
-        "first": "an image: cpu@kiln, cpu@docker, debian:bookworm@podman, a layout, an archive",
+        "first": "an image: cpu@kiln, debian:bookworm@docker, ghcr.io/org/torch:cpu, a path",
         "second": "another",
         "json": "print all differences as one JSON object",
     },
@@ -208,7 +208,7 @@ def diff(c: Context, first: str, second: str, json: bool = False) -> None:
 @task(
     positional=["image"],
     help={
-        "image": "an image: cpu@kiln, debian:bookworm@docker, a layout, an archive",
+        "image": "an image: cpu@kiln, debian:bookworm@docker, ghcr.io/org/torch:cpu, a path",
         "json": "print all faults as one JSON object",
     },
 )
