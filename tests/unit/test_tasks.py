@@ -52,6 +52,9 @@ def test_the_list_explains_each_task_in_one_line() -> None:
         (["lock"], 11, "--cuda 117"),
         (["launch", "slurm-pyxi"], 27, "did you mean `slurm-pyxis`?"),
         (["launch", "docker", "--cpu", "--nodes", "0"], 27, "the launch has 3 faults"),
+        (["push", "--cpu", "--to", "torch:cpu"], 28, "it has no registry"),
+        (["pull", "ghcr.io/Torch"], 28, "`Torch` is no name of a repository"),
+        (["export", "--cpu", "--format", "sfs", "--output", "x"], 26, "did you mean"),
         (["run", "--cpu"], 18, "hint: ./kiln run --cpu -- python --version"),
     ],
 )
@@ -63,3 +66,19 @@ def test_a_mistake_on_the_command_line_is_told_without_a_traceback(
     assert (code, "") == (done.returncode, done.stdout)
     assert text in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "text"),
+    [
+        (("verify", "ghcr.io/Torch"), 28, "no name of a repository"),
+        (("explain", "ghcr.io/Torch", "numpy"), 28, "no name of a repository"),
+        (("explain", "ghcr.io/Torch"), 11, "give one of `--cpu` and `--cuda`"),
+        (("diff", "--help"), 0, "Compare two images path by path"),
+    ],
+)
+def test_kiln_takes_what_invoke_cannot(words: tuple[str, ...], code: int, text: str) -> None:
+    done = subprocess.run([ROOT / "kiln", *words], capture_output=True, text=True, check=False)
+
+    assert code == done.returncode
+    assert text in done.stdout + done.stderr
