@@ -132,6 +132,8 @@ def test_the_kernel_mounts_the_squashfs_and_finds_the_image(
 ) -> None:
     require("mount", "umount")
     require_root("mounting a squashfs")
+    if not Path("/dev/loop-control").exists():
+        pytest.skip("no loop devices here")
     squashfs = exported("squashfs")
     output("mount", "-t", "squashfs", "-o", "loop,ro", str(squashfs), str(scratch))
     try:

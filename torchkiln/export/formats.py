@@ -56,8 +56,8 @@ class Format:
     """A format: a file is written by `to_stream`, which `seeks` or does not; a folder by the other.
 
     `room` gives the bytes that it takes on a disk, `reads` those that are read to make it. What a
-    file system packs to is known only when it is packed; it is 0.3% (`cpu`) and 0.5% (`cu117`) more
-    than the layers, which are packed alike.
+    file system packs to is known only when it is packed; it comes to 99% (`cpu`) of what the layers
+    take, which are packed alike.
     """
 
     room: Callable[[Image], int]

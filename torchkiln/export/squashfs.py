@@ -1,6 +1,6 @@
-"""Write a squashfs 4.0 file system: the same bytes everywhere, with no tool and no scratch space.
+"""Write a squashfs 4.0 file system: the same bytes each time, with no tool and no scratch space.
 
-mksquashfs packs a tree that lies on a disk, and its bytes depend on its version and on its zlib.
+mksquashfs packs a tree that lies on a disk, and is not on every machine.
 Here the files come as a stream, straight from the layers, and are compressed by all cores and
 written in order. The format is that of Linux, `fs/squashfs/squashfs_fs.h`.
 
