@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from invoke.tasks import task
 
 from torchkiln import bootstrap, pipeline
+from torchkiln.cli.bundle import bundle, load_bundle
 from torchkiln.cli.flags import ROOT, expected
 from torchkiln.cli.images import (
     build,

@@ -59,7 +59,8 @@ def prepare(project: Path, stamp: str, environ: Mapping[str, str]) -> None:
         # Resolved, so that a distribution upgrade leaves a dead link, which `kiln` notices, and not
         # another Python without our packages.
         _run([str(Path(sys.executable).resolve()), "-I", "-m", "venv", str(venv)], lock)
-        _install(venv, project / "envs/kiln/requirements.txt", lock)
+        requirements = project / "envs/kiln/requirements.txt"
+        _install(venv, requirements, lock, wheels_folder(project))
         write_atomic(venv / STAMP, f"{stamp}\n")
 
 
@@ -116,11 +117,21 @@ def _clear(venv: Path) -> None:
             entry.unlink()
 
 
-def _install(venv: Path, requirements: Path, lock: int) -> None:
-    """Let pip, as the user configured it, install `requirements`; never from source."""
+def wheels_folder(project: Path) -> Path:
+    """Return where a bundle has laid the wheels of the requirements, if the project is from one."""
+    return project / "envs/kiln/wheels"
+
+
+def _install(venv: Path, requirements: Path, lock: int, wheels: Path | None = None) -> None:
+    """Let pip, as the user configured it, install `requirements`; never from source.
+
+    From the folder `wheels` alone if it is there: pip would wait for an index out of reach.
+    """
     command = [str(venv / "bin/python"), "-I", "-m", "pip", "install", "--no-input", "--no-user"]
     command += ["--disable-pip-version-check", "--progress-bar=off"]
     command += ["--require-hashes", "--only-binary=:all:", f"--requirement={requirements}"]
+    if wheels and wheels.is_dir():
+        command += ["--no-index", f"--find-links={wheels}"]
     _run(command, lock)
 
 

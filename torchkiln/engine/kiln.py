@@ -72,10 +72,15 @@ def build(job: Job, watch: Stopwatch) -> Image:
 
 def built_before(job: Job) -> Image | None:
     """Return the image of `job` if nothing of it is to be built, None otherwise."""
-    keys = [base_key(job.base_lock), *(layer_key(job, one) for one in plan_layers(job.lock))]
+    keys = layer_keys(job)
     known = [known_layer(job.store, key) for key in keys]
     layers = [one for one in known if one]
     return _finish(job, layers) if len(layers) == len(keys) else None
+
+
+def layer_keys(job: Job) -> list[str]:
+    """Return the key of each layer that is kept by one, in the order of the image: all but ours."""
+    return [base_key(job.base_lock), *(layer_key(job, one) for one in plan_layers(job.lock))]
 
 
 def _finish(job: Job, layers: Sequence[Layer]) -> Image:
