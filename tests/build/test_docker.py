@@ -359,6 +359,7 @@ def test_kilns_image_loads_into_podman(
     )
 
 
+@pytest.mark.slow
 def test_testinfra_and_the_suite_pass_in_podmans_containers(
     podman_kiln: Kiln, cpu_in_podman: tuple[Engine, str]
 ) -> None:

@@ -127,6 +127,7 @@ def check_tree(tree: Path, layers: Mapping[str, Row]) -> None:
     assert ["etc/environment"] == [path for path, row in layers.items() if found[path] != row]
 
 
+@pytest.mark.slow
 def test_the_kernel_mounts_the_squashfs_and_finds_the_image(
     exported: Callable[[str], Path], layers: dict[str, Row], scratch: Path
 ) -> None:

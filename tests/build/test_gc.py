@@ -105,6 +105,7 @@ def test_a_build_after_a_gc_that_was_killed_is_right(
     assert [] == leftovers(copy.home)
 
 
+@pytest.mark.slow
 def test_the_tree_that_a_command_runs_in_stays(
     copy: Kiln, start: Callable[..., subprocess.Popen[str]]
 ) -> None:

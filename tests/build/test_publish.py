@@ -119,6 +119,7 @@ def test_verify_follows_the_image_from_the_registry_to_a_rebuild(
     assert "numpy" in explained.stdout, explained.stderr
 
 
+@pytest.mark.slow
 def test_docker_runs_what_we_pushed_and_we_pull_what_it_pushes(
     kiln: Kiln, docker: Engine, cpu: dict[str, Any], pushed: dict[str, Any], registry: str
 ) -> None:
@@ -135,6 +136,7 @@ def test_docker_runs_what_we_pushed_and_we_pull_what_it_pushes(
     assert [one["diff_id"] for one in cpu["layers"]] == json.loads(done.stdout)["layers"]
 
 
+@pytest.mark.slow
 def test_podman_runs_what_we_pushed_and_we_pull_what_it_pushes(
     kiln: Kiln, podman: Engine, cpu: dict[str, Any], pushed: dict[str, Any], registry: str
 ) -> None:

@@ -43,7 +43,7 @@ def bundle(
     inputs_only: bool = False,
     json: bool = False,
 ) -> None:
-    """Write one file with which a site without a network can build."""
+    """Write one file for a site without a network."""
     project = pipeline.open_project(ROOT)
     made = bundles.bundle(
         project,
@@ -59,7 +59,7 @@ def bundle(
 @task(positional=["file"], help={"file": "what `bundle` wrote"})
 @expected
 def load_bundle(c: Context, file: str) -> None:
-    """Take a bundle into the store, every byte checked; print the variants that can be built."""
+    """Take a bundle into the store; print what can be built."""
     project = pipeline.open_project(ROOT)
     loaded = bundle_loader.load(project, Path(file))
     say(f"{megabytes(loaded.received)} came, {megabytes(loaded.present)} were there")
