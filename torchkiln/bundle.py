@@ -17,6 +17,7 @@ from torchkiln.errors import ArchiveError
 from torchkiln.layer import CHUNK
 from torchkiln.lockfile import base_lock_path, canonical, variant_lock_path
 from torchkiln.progress import Progress, say
+from torchkiln.proof.sbom import sbom
 from torchkiln.reports import write_file
 
 if TYPE_CHECKING:
@@ -53,11 +54,10 @@ def bundle(
     output: Path,
     *,
     inputs_only: bool = False,
-    sboms: Sequence[Path] = (),
 ) -> Bundled:
-    """Write what builds `variants` to `output`, and the images, unless `inputs_only`.
+    """Write what builds `variants` to `output`; unless `inputs_only`, images and SBOMs too.
 
-    The same bytes each time, for the same locks, images and documents.
+    The same bytes each time, for the same locks and images.
     """
     for variant in variants:
         pipeline.fetch_inputs(project, variant)
@@ -69,7 +69,6 @@ def bundle(
             item.part.path: item
             for item in (
                 *_own(project, wheels),
-                *map(_document, sboms),
                 *(one for variant in variants for one in _inputs(project, variant)),
                 *(
                     one
@@ -111,8 +110,10 @@ def _inputs(project: Project, variant: Variant) -> Iterator[Item]:
 
 
 def _built(project: Project, variant: Variant, image: Image) -> Iterator[Item]:
-    """Give an image, and the keys under which a build finds its layers."""
+    """Give an image, its SBOM, and the keys under which a build finds its layers."""
     store = project.store
+    document = canonical(sbom(pipeline.job(project, variant), image))
+    yield _item("sbom", f"sbom/{variant.id}.cdx.json", document)
     yield _blob(store, "manifest", image.digest, f"{variant.id}'s manifest")
     yield _blob(store, "config", image.config, f"{variant.id}'s configuration")
     for layer in image.layers:
@@ -121,10 +122,6 @@ def _built(project: Project, variant: Variant, image: Image) -> Iterator[Item]:
         record = store.read_record("layers", key)
         if record:
             yield _item("record", f"records/{key}", canonical(record))
-
-
-def _document(path: Path) -> Item:
-    return _item("sbom", f"sbom/{path.name}", path.read_bytes())
 
 
 def _item(role: str, path: str, source: Path | bytes) -> Item:

@@ -21,14 +21,13 @@ if TYPE_CHECKING:
 
 
 @task(
-    iterable=["cuda", "sbom"],
+    iterable=["cuda"],
     help={
         "output": "the bundle's path",
         "cpu": "the CPU variant",
         "cuda": "a CUDA variant, more than once: 117, 11.7 or cu117",
         "all": "every variant that is locked",
         "inputs-only": "leave out what is built: the site builds it itself",
-        "sbom": "a document to go with it, more than once",
         "json": "print one JSON object",
     },
 )
@@ -37,7 +36,6 @@ def bundle(
     c: Context,
     output: str,
     cuda: list[str],
-    sbom: list[str],
     cpu: bool = False,
     all: bool = False,
     inputs_only: bool = False,
@@ -50,7 +48,6 @@ def bundle(
         _chosen(project, cpu=cpu, cuda=cuda, everything=all),
         Path(output),
         inputs_only=inputs_only,
-        sboms=[Path(name) for name in sbom],
     )
     say(f"there: `tar -xf {made.path.name} load`, then `./load {made.path.name} torchkiln`")
     print(as_json(bundles.as_json(made)) if json else f"{made.sha256}  {made.path}")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from invoke.exceptions import Exit
 from invoke.tasks import task
 
 from torchkiln import build_all, commands, exchange, pipeline, registry_reports, reports
+from torchkiln import bundle as bundles
 from torchkiln import check_contract as contracts
 from torchkiln.cli.flags import ROOT, WHERE, WHICH, after_dashes, as_json, expected, selected
 from torchkiln.cli.registry import PLAIN
@@ -226,7 +228,7 @@ def check_contract(c: Context, image: str, json: bool = False) -> None:
     help={
         **WHICH,
         "output": "where to write it, - for stdout where the format is an archive",
-        "format": ", ".join(FORMATS),
+        "format": ", ".join((*FORMATS, "bundle")),
     }
 )
 @expected
@@ -234,6 +236,11 @@ def export(
     c: Context, output: str, cpu: bool = False, cuda: str = "", format: str = "oci-archive"
 ) -> None:
     """Write an image as a file or folder for clusters."""
+    if format == "bundle":
+        project, variant = selected(cpu, cuda)
+        made = bundles.bundle(project, [variant], Path(output))
+        print(f"{made.sha256}  {made.path}")
+        return
     find_format(format, output)  # now, because what follows may build the image
     project, variant = selected(cpu, cuda)
     image = pipeline.built_image(project, variant)
