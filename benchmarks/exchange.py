@@ -4,8 +4,7 @@
     python -m benchmarks.exchange cu117
 
 Medians of five rounds in turn, each into a repository (push) or a folder (pull) that is empty. The
-blobs of earlier rounds are removed from the server, so that nothing is there already. What is
-pulled by Torchkiln is checked further than skopeo checks it: the tar in each layer has its hash.
+blobs of earlier rounds are removed from the server, so that nothing is there already.
 """
 
 from __future__ import annotations

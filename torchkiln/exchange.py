@@ -79,9 +79,12 @@ def push(
     return replace(done, tags=tagged.tags, seconds=done.seconds + tagged.seconds)
 
 
-def pull(project: Project, text: str, *, plain: bool = False) -> Pulled:
-    """Bring the image that `text` names into the project's store."""
-    return pulls.pull(project.store, parse(text), project.environ, plain=plain)
+def pull(project: Project, text: str, *, plain: bool = False, unpack: bool = False) -> Pulled:
+    """Bring the image that `text` names into the project's store; `unpack` checks what it holds."""
+    pulled = pulls.pull(project.store, parse(text), project.environ, plain=plain)
+    if unpack:
+        pulls.check_layers(project.store, pulled.image)
+    return pulled
 
 
 def verify(
@@ -99,6 +102,7 @@ def verify(
         closing(Session(pulled.reference, project.environ, plain=plain)) as session,
     ):
         proof = read_proof(session, pulled.reference.digest, public)
+    pulls.check_layers(project.store, pulled.image)
     packages = check_content(proof, read_layout(pulled.image.layout))
     if rebuild:
         _rebuild(project, proof, pulled.image)

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import stat
 import time
 from typing import TYPE_CHECKING, Any, Final
@@ -20,9 +21,10 @@ from torchkiln.errors import ArchiveError, KilnError, RegistryError
 from torchkiln.image import Image, write_image
 from torchkiln.layer import Entry
 from torchkiln.registry import blobs
-from torchkiln.registry.pull import Pulled, pull
+from torchkiln.registry.pull import Pulled, check_layers, pull
 from torchkiln.registry.push import Pushed, push
 from torchkiln.registry.reference import Reference, parse
+from torchkiln.registry.unpacked import unpacked_size
 from torchkiln.store import Store
 
 if TYPE_CHECKING:
@@ -360,9 +362,44 @@ def test_a_layer_that_does_not_hold_what_the_configuration_says_is_refused(
     kind = manifest["mediaType"]
     there.manifests["torch/cpu"]["cpu"] = (kind, json.dumps(manifest).encode())
 
+    back = pulled(elsewhere, there).image
     with pytest.raises(ArchiveError, match="does not hold what its image says: l2"):
-        pulled(elsewhere, there)
-    assert not list((elsewhere.root / "images").glob("*"))
+        check_layers(elsewhere, back)
+
+
+def test_the_layers_of_an_honest_image_are_what_it_says(
+    store: Store, elsewhere: Store, there: RegistryState
+) -> None:
+    pushed(store, image(store, 1, 2), there)
+    back = pulled(elsewhere, there).image
+    check_layers(elsewhere, back)
+
+    path = elsewhere.blob(back.layers[0].digest)
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes()[:-9] + b"123456789")
+    shutil.rmtree(elsewhere.root / "records/unpacked")
+    with pytest.raises(ArchiveError, match="not what it was: l1"):
+        check_layers(elsewhere, back)
+
+
+@pytest.mark.parametrize(
+    ("packed", "said", "size"),
+    [
+        (1000, 5000, 5000),
+        (1000, 1000, 1000),
+        (5_000_000_000, 800_000_000, 800_000_000 + (1 << 32)),
+        (9_000_000_000, 800_000_000, 800_000_000 + (2 << 32)),
+    ],
+)
+def test_the_size_of_a_tar_is_read_from_the_end_of_its_blob(
+    packed: int, said: int, size: int, tmp_path: Path
+) -> None:
+    path = tmp_path / "blob"
+    with path.open("wb") as stream:
+        stream.write(b"\x1f\x8b")
+        stream.seek(packed - 4)
+        stream.write(said.to_bytes(4, "little"))
+    assert size == unpacked_size(path)
 
 
 def test_a_content_tag_is_never_moved(store: Store, there: RegistryState) -> None:

@@ -78,7 +78,7 @@ def pull(
     if format:
         find_format(format, output)
     project = pipeline.open_project(ROOT)
-    pulled = exchange.pull(project, image, plain=plain_http)
+    pulled = exchange.pull(project, image, plain=plain_http, unpack=bool(format))
     if layout:
         exchange.copy_layout(project, pulled.image, Path(layout))
     if load:

@@ -140,8 +140,9 @@ class Session(Transport):
             return response
         # The token ended early, or was taken back. One that was renewed meanwhile is tried first.
         response.close()
-        if self._token.header == used:
-            self._token.until = 0.0
+        with self._token.lock:
+            if self._token.header == used:
+                self._token.until = 0.0
         if body is not None:
             what = "the registry wants a new token"
             raise TransientError(what, pause=0.0)
