@@ -55,7 +55,8 @@ class RegistryState:
     tokens: bool = False
     user: str = ""
     life: int = 300
-    token_number: int = 0
+    revoked: int = 0
+    tokens_given: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     received: int = 0
     numbers: Iterator[int] = field(default_factory=itertools.count)
     address: str = ""
@@ -145,13 +146,13 @@ class RegistryHandler(BaseHTTPRequestHandler):
         if self.state.user and given != self.state.user:
             self.refuse(401, "UNAUTHORIZED")
             return
-        self.state.token_number += 1
-        token = {"token": f"token{self.state.token_number}", "expires_in": self.state.life}
+        number = next(self.state.tokens_given)
+        token = {"token": f"token{number}", "expires_in": self.state.life}
         self.reply(200, json.dumps(token).encode())
 
     def _is_let_in(self) -> bool:
-        newest = self.headers.get("Authorization") == f"Bearer token{self.state.token_number}"
-        return newest and self.state.token_number > 0
+        found = re.fullmatch(r"Bearer token(\d+)", self.headers.get("Authorization", ""))
+        return found is not None and int(found[1]) > self.state.revoked
 
     def _begin(self, repository: str) -> None:
         self.read_body()

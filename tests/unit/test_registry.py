@@ -427,7 +427,7 @@ def test_tokens_are_fetched_with_credentials_and_renewed_in_mid_upload(
     made = image(store, 1)
 
     def expire(handler: servers.RegistryHandler) -> None:
-        there.token_number += 1  # as if taken back
+        there.revoked = 1  # the first token is taken back
         servers.status(401)(handler)
 
     there.faults["PATCH upload"] = [expire]
