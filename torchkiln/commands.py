@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from torchkiln.catalog import Variant
     from torchkiln.engine.commands import EngineBuildReport
+    from torchkiln.layer_cache import Caches
     from torchkiln.pipeline import BuildReport, Project
     from torchkiln.run import RunOptions
     from torchkiln.smoke import SmokeReport
@@ -35,6 +36,7 @@ class BuildOptions:
     load: str = ""
     smoke: bool = True
     verify: bool = False
+    caches: Caches | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +62,7 @@ def build(
     _check(options)
     if options.engine == "docker":
         return engines.build(project, variant, builder=options.builder, with_smoke=options.smoke)
-    report = pipeline.build(project, variant, with_smoke=options.smoke)
+    report = pipeline.build(project, variant, with_smoke=options.smoke, caches=options.caches)
     if options.verify:
         reproduce.rebuild_and_compare(project, variant, report.image)
     if options.load:
@@ -76,6 +78,9 @@ def _check(options: BuildOptions) -> None:
     if options.engine == "docker" and (options.load or options.verify):
         what = "`--load` and `--verify` are for the engine `kiln`"
         raise EngineError(what, "what the engine `docker` builds is in Docker")
+    if options.engine == "docker" and options.caches:
+        what = "`--cache-from` is for the engine `kiln`"
+        raise EngineError(what, "BuildKit keeps a cache of its own")
     if options.engine == "kiln" and options.builder:
         what = "`--builder` is for the engine `docker`"
         raise EngineError(what, hint=f"./kiln build --engine docker --builder {options.builder}")
@@ -92,6 +97,7 @@ def verify(project: Project, variant: Variant, where: Where) -> VerifyReport:
     """Assert what the image of `variant` holds and promises."""
     if where.in_sandbox:
         image = pipeline.built_image(project, variant)
+        pipeline.fetch_inputs(project, variant)  # the wheels' own RECORDs are compared with
         return verifies.verify(pipeline.job(project, variant), image)
     return engines.verify(project, variant, where.engine, where.gpus)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torchkiln import pipeline, reproduce
+from torchkiln import layer_cache, pipeline, reproduce
 from torchkiln.errors import BuildError, ProofError, RegistryError, ReproducibilityError
 from torchkiln.image_reader import read_layout
 from torchkiln.proof import keys
@@ -47,9 +47,17 @@ class Verified:
 
 
 def push(
-    project: Project, variant: Variant, target: str, *, key: str = "", plain: bool = False
+    project: Project,
+    variant: Variant,
+    target: str,
+    *,
+    key: str = "",
+    plain: bool = False,
+    cache: bool = True,
 ) -> Pushed:
     """Push the built image of `variant` to the repository `target`, with its documents.
+
+    With `cache`, its layers are offered there to builds elsewhere.
 
     With a tag in `target` under that name alone, else under its content tag and the moving ones.
     `key` is a private key's file, with which all is signed. An image that is not built raises
@@ -66,17 +74,22 @@ def push(
         raise BuildError(
             what, "it was not built from its present lock", f"./kiln build {variant.flag}"
         )
-    documents = described(pipeline.job(project, variant), image)
+    pipeline.fetch_inputs(project, variant)  # the SBOM tells what the wheels say of themselves
+    work = pipeline.job(project, variant)
+    documents = described(work, image)
     tags = [reference.tag] if reference.tag else _tags(project, variant, image)
-    # The documents come first: who pulls by a tag that has just moved finds them there.
-    done = pushes.push(project.store, image, reference, [], project.environ, plain=plain)
-    with (
-        reporting(f"attach documents to {done.reference}"),
-        closing(Session(reference, project.environ, push=True, plain=plain)) as session,
-    ):
-        publish(session, image, documents, private)
-    tagged = pushes.push(project.store, image, reference, tags, project.environ, plain=plain)
-    return replace(done, tags=tagged.tags, seconds=done.seconds + tagged.seconds)
+    pushed = pushes.push(
+        project.store,
+        image,
+        reference,
+        tags,
+        project.environ,
+        beside=lambda session: publish(session, image, documents, private),
+        plain=plain,
+    )
+    if cache:
+        layer_cache.offer(work, reference, project.environ, plain=plain)
+    return pushed
 
 
 def pull(project: Project, text: str, *, plain: bool = False, unpack: bool = False) -> Pulled:

@@ -35,7 +35,7 @@ def read_layout(layout: Path) -> ImageListing:
 
     Raises `ArchiveError` for a layout that cannot be read; digests are compared by rules, not here.
     """
-    with _refusing(f"this is no OCI layout of an image: {layout}"):
+    with refusing(f"this is no OCI layout of an image: {layout}"):
         index = json.loads((layout / "index.json").read_bytes())
         manifest = index
         while "manifests" in manifest:  # BuildKit's has an index below the first one
@@ -51,7 +51,7 @@ def read_archive(stream: IO[bytes], title: str) -> ImageListing:
     Reads what `docker save`, `podman save` and `kiln export` write, in one pass, because it may
     come through a pipe.
     """
-    with _refusing(f"this is no archive of an image: {title}"):
+    with refusing(f"this is no archive of an image: {title}"):
         found = _Archive()
         with tarfile.open(fileobj=stream, mode="r|") as archive:
             for member in archive:
@@ -124,7 +124,7 @@ class _Archive:
 
 
 @contextmanager
-def _refusing(what: str) -> Iterator[None]:
+def refusing(what: str) -> Iterator[None]:
     """Turn what is raised for broken input into an `ArchiveError` that begins with `what`."""
     try:
         yield

@@ -16,6 +16,7 @@ from torchkiln.listing import DIRECTORY, FILE, HARD_LINK, SYMLINK, LayerListing,
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 _KINDS: Final = {
     tarfile.REGTYPE: FILE,
@@ -30,7 +31,7 @@ _KINDS: Final = {
 # The few files whose text some rule reads; of bytecode only its header (PEP 552).
 _READ: Final = re.compile(
     r"""etc/(passwd|machine-id|ld\.so\.conf(\.d/[^/]+)?|dpkg/dpkg\.cfg\.d/[^/]+)
-    |var/lib/dpkg/(status|info/[^/]+\.list)
+    |var/lib/dpkg/(status|info/[^/]+\.(list|md5sums))
     |usr/lib/os-release
     |usr/share/doc/[^/]+/copyright
     |opt/torchkiln/.+
@@ -78,7 +79,14 @@ def read_layer(stream: IO[bytes], name: Callable[[str], str]) -> LayerListing:
         diff_id=tar.sha256.hexdigest(),
         size=blob.size,
         gzip_header=head,
+        unpacked=tar.size,
     )
+
+
+def layer_members(path: Path, name: str) -> tuple[Member, ...]:
+    """Return the members of the layer in the file at `path`."""
+    with path.open("rb", buffering=0) as stream:
+        return read_layer(cast("IO[bytes]", stream), lambda _: name).members
 
 
 def _member(archive: tarfile.TarFile, info: tarfile.TarInfo) -> Member:

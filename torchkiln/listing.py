@@ -58,7 +58,10 @@ class Member:
 
 @dataclass(frozen=True, kw_only=True)
 class LayerListing:
-    """A layer as it is: its members in the tar's order, and the digests (hex) of its bytes."""
+    """A layer as it is: its members in the tar's order, and the digests (hex) of its bytes.
+
+    `size` and `unpacked` are the bytes of the blob and of the tar.
+    """
 
     name: str
     members: tuple[Member, ...]
@@ -66,6 +69,7 @@ class LayerListing:
     diff_id: str
     size: int
     gzip_header: bytes
+    unpacked: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

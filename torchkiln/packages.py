@@ -47,6 +47,15 @@ def listed_files(image: ImageListing, list_path: str) -> Iterator[str]:
         yield f"usr/{name}" if _MERGED.match(name) else name
 
 
+def sums_of(image: ImageListing) -> Iterator[tuple[str, str]]:
+    """Give path and md5 (hex) of each file that dpkg knows the bytes of."""
+    for path, one in image.members.items():
+        if path.startswith(f"{_DPKG}/info/") and path.endswith(".md5sums"):
+            for line in one.text.splitlines():
+                value, _, name = line.partition("  ")
+                yield (f"usr/{name}" if _MERGED.match(name) else name), value
+
+
 def recorded_files(image: ImageListing, dist_info: str) -> list[tuple[str, str]]:
     """Return the path in the image and the hash of each row of a distribution's RECORD."""
     record = image.members.get(f"{dist_info}/RECORD")

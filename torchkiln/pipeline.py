@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from torchkiln import catalog as catalogs
-from torchkiln import host
+from torchkiln import host, layer_cache
 from torchkiln.base import build_base
 from torchkiln.ci import matrix
 from torchkiln.dockerfile import image_facts
 from torchkiln.engine import kiln
-from torchkiln.engine.job import BASE_GROWTH, Job, space_needed
+from torchkiln.engine.job import BASE_GROWTH, Job, needed_inputs, space_needed
 from torchkiln.fetch import fetch
 from torchkiln.files import write_atomic
 from torchkiln.lockfile import read_base_lock, read_variant_lock, variant_lock_path
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from torchkiln.fetch import FetchReport
     from torchkiln.image import Image
     from torchkiln.layer import Layer
+    from torchkiln.layer_cache import Caches
     from torchkiln.lockfile import VariantLock
     from torchkiln.smoke import SmokeReport
 
@@ -82,14 +83,27 @@ def job(project: Project, variant: Variant) -> Job:
     )
 
 
-def assemble(project: Project, variant: Variant, watch: Stopwatch) -> Image:
-    """Return the image of `variant`, fetching and building what the store lacks."""
-    prepare(project, variant, watch)
-    return kiln.build(job(project, variant), watch)
+def assemble(
+    project: Project, variant: Variant, watch: Stopwatch, caches: Caches | None = None
+) -> Image:
+    """Return the image of `variant`, with as little fetched and built as the store lacks.
+
+    What the `caches` have is taken from there.
+    """
+    work = job(project, variant)
+    with watch.stage("check"):
+        _check_host(project, space_needed(work))
+    if caches:
+        with watch.stage("cache"):
+            layer_cache.take(work, caches, project.environ)
+    with watch.stage("fetch"):
+        wheels, debs = needed_inputs(work)
+        fetch(project.store, wheels, debs, project.catalog.indexes, project.environ)
+    return kiln.build(work, watch)
 
 
 def prepare(project: Project, variant: Variant, watch: Stopwatch) -> None:
-    """See that this machine can build `variant`, and bring what it is made from into the store."""
+    """See that this machine can build `variant`, and bring all of its inputs into the store."""
     with watch.stage("check"):
         _check_host(project, space_needed(job(project, variant)))
     with watch.stage("fetch"):
@@ -172,13 +186,15 @@ def image_built_before(project: Project, variant: Variant) -> Image | None:
     return kiln.built_before(job(project, variant))
 
 
-def build(project: Project, variant: Variant, *, with_smoke: bool) -> BuildReport:
+def build(
+    project: Project, variant: Variant, *, with_smoke: bool, caches: Caches | None = None
+) -> BuildReport:
     """Build `variant` and, unless told not to, see that it trains.
 
     An image that passed before on this machine is not tried again: it is the same bytes.
     """
     watch = Stopwatch()
-    image = assemble(project, variant, watch)
+    image = assemble(project, variant, watch, caches)
     picture = report_folder(project.store, image.digest) / "layers.svg"
     if not picture.exists():
         write_atomic(picture, layers_svg(image))

@@ -39,6 +39,7 @@ def rebuild_and_compare(project: Project, variant: Variant, image: Image) -> Non
 def rebuilt(project: Project, variant: Variant) -> Iterator[tuple[Store, Image]]:
     """Give a second store and the image of `variant` in it, made from nothing but its inputs."""
     say(f"building `{variant.id}` again in a second store")
+    pipeline.fetch_inputs(project, variant)
     with project.store.workspace() as folder:
         second = Store(folder / "store")
         work = pipeline.job(project, variant)

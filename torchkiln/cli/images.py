@@ -19,6 +19,7 @@ from torchkiln.export import formats
 from torchkiln.export.formats import FORMATS, Source, find_format
 from torchkiln.image_diff import as_json as diff_as_json
 from torchkiln.image_diff import image_diff
+from torchkiln.layer_cache import caches
 from torchkiln.origin import read_image
 from torchkiln.run import RunOptions
 
@@ -36,6 +37,7 @@ def fetch(c: Context, cpu: bool = False, cuda: str = "") -> None:
 
 @task(
     optional=["load"],
+    iterable=["cache_from"],
     help={
         **WHICH,
         "base": "the Debian base alone, on which all images stand",
@@ -46,6 +48,8 @@ def fetch(c: Context, cpu: bool = False, cuda: str = "") -> None:
         "builder": "the builder of buildx that the engine docker uses",
         "load": "put the image into Docker; --load=podman: into Podman",
         "smoke": "run the smoke suite on the image (default)",
+        "cache-from": "take layers that REGISTRY/REPOSITORY has, checked; more than once",
+        "plain-http": "speak http to a cache that is not on this machine",
         "verify": "build again from nothing in a second store and compare",
         "json": "print one JSON object on stdout; with --all a list of them",
     },
@@ -53,6 +57,7 @@ def fetch(c: Context, cpu: bool = False, cuda: str = "") -> None:
 @expected
 def build(
     c: Context,
+    cache_from: list[str],
     cpu: bool = False,
     cuda: str = "",
     base: bool = False,
@@ -64,11 +69,19 @@ def build(
     load: str | bool = "",
     smoke: bool = True,
     verify: bool = False,
+    plain_http: bool = False,
     json: bool = False,
 ) -> None:
     """Build images from their locks and see that they train."""
     into = "docker" if load is True else load or ""
-    options = BuildOptions(engine=engine, builder=builder, load=into, smoke=smoke, verify=verify)
+    options = BuildOptions(
+        engine=engine,
+        builder=builder,
+        load=into,
+        smoke=smoke,
+        verify=verify,
+        caches=caches(cache_from, plain=plain_http),
+    )
     if base:
         print(f"sha256:{pipeline.build_base_alone(pipeline.open_project(ROOT)).diff_id}")
         return

@@ -27,6 +27,7 @@ PLAIN = "speak http to a registry that is not on this machine"
         "key": "sign with this private key: cosign's, or PEM of PKCS #8 (ECDSA on P-256)",
         "engine": "whose image: kiln (from the store, by default), docker, podman",
         "plain-http": PLAIN,
+        "cache": "offer its layers to `build --cache-from` there (default)",
         "json": "print one JSON object",
     }
 )
@@ -39,6 +40,7 @@ def push(
     key: str = "",
     engine: str = "kiln",
     plain_http: bool = False,
+    cache: bool = True,
     json: bool = False,
 ) -> None:
     """Push an image to a registry; print its digest."""
@@ -46,7 +48,7 @@ def push(
     if engine != "kiln":
         print(f"{to}@{engines.push(project, variant, engine, to)}")
         return
-    pushed = exchange.push(project, variant, to, key=key, plain=plain_http)
+    pushed = exchange.push(project, variant, to, key=key, plain=plain_http, cache=cache)
     print(as_json(reports.pushed_as_json(pushed)) if json else reports.pushed(pushed))
 
 

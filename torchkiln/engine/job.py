@@ -14,6 +14,7 @@ from torchkiln import archive, bytecode, compile_modules, wheelfile
 from torchkiln import layer as layers
 from torchkiln import venv as venvs
 from torchkiln import wheel as wheels
+from torchkiln.base import base_key
 from torchkiln.config import venv
 from torchkiln.layer import Layer
 from torchkiln.lockfile import digest
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from torchkiln.catalog import Base, Variant
-    from torchkiln.lockfile import BaseLock, VariantLock
+    from torchkiln.lockfile import BaseLock, LockedDeb, LockedWheel, VariantLock
     from torchkiln.plan import WheelGroup
     from torchkiln.store import Store
     from torchkiln.venv import Venv
@@ -75,6 +76,13 @@ def missing_layers(job: Job) -> list[WheelGroup]:
         for group in plan_layers(job.lock)
         if known_layer(job.store, layer_key(job, group)) is None
     ]
+
+
+def needed_inputs(job: Job) -> tuple[list[LockedWheel], list[LockedDeb]]:
+    """Return the wheels and packages that layers are to be made from: none where all are there."""
+    wheels = [wheel for group in missing_layers(job) for wheel in group.wheels]
+    has_base = known_layer(job.store, base_key(job.base_lock))
+    return wheels, [] if has_base else list(job.base_lock.debs)
 
 
 def known_layer(store: Store, key: str) -> Layer | None:

@@ -11,6 +11,7 @@ import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from torchkiln.base import base_key, build_base
@@ -20,6 +21,8 @@ from torchkiln.contents import own_entries
 from torchkiln.engine.job import Job, known_layer, layer_key, missing_layers
 from torchkiln.image import Image, write_image
 from torchkiln.layer import Entry, Layer, complete, write_layer
+from torchkiln.layer_reader import layer_members
+from torchkiln.listing import DIRECTORY
 from torchkiln.plan import plan_layers
 from torchkiln.progress import Progress
 from torchkiln.tree import layer_tree, link_tree
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from torchkiln.listing import Member
     from torchkiln.lockfile import LockedWheel
     from torchkiln.plan import WheelGroup
     from torchkiln.stopwatch import Stopwatch
@@ -127,11 +131,12 @@ def _build_layers(
     job: Job, groups: Sequence[WheelGroup], missing: Sequence[WheelGroup], base: BaseWork
 ) -> Layer:
     """Write the missing layers of wheels and return the base's."""
-    locked = [wheel for group in groups for wheel in group.wheels]
+    locked = [wheel for group in missing for wheel in group.wheels]
     with ThreadPoolExecutor() as pool:
         read = {wheel.locked.name: wheel for wheel in pool.map(partial(_read, job), locked)}
-    # All wheels, also those whose layers exist: a new one may claim a path of an old one.
-    complete(entry for wheel in read.values() for entry in wheel.entries)
+        old = list(pool.map(partial(_claims, job), [one for one in groups if one not in missing]))
+    # Also of layers that exist: a new one may claim a path of an old one.
+    complete(chain(*(wheel.entries for wheel in read.values()), *old))
     parts = [
         LayerPart(
             key=layer_key(job, group),
@@ -147,6 +152,30 @@ def _build_layers(
         package=job.python_package,
     )
     return _write_layers(job.store, parts, compiler, base)
+
+
+def _claims(job: Job, group: WheelGroup) -> list[Entry]:
+    """Return what a layer that exists brings: by its wheels if they are there, else by itself."""
+    if all(job.store.has(wheel.sha256, wheel.size) for wheel in group.wheels):
+        return [entry for wheel in group.wheels for entry in _read(job, wheel).entries]
+    layer = known_layer(job.store, layer_key(job, group))
+    members = (
+        layer_members(job.store.checked(layer.digest, group.name), group.name) if layer else ()
+    )
+    return [_claim(member, group.name) for member in members]
+
+
+def _claim(member: Member, owner: str) -> Entry:
+    if member.kind == DIRECTORY:
+        return Entry.directory(member.path, member.mode, owner)
+    return Entry(
+        path=member.path,
+        mode=member.mode,
+        size=member.size,
+        chunks=tuple,  # never asked for: the layer is there
+        sha256=member.sha256,
+        owner=owner,
+    )
 
 
 def _read(job: Job, wheel: LockedWheel) -> Wheel:

@@ -42,7 +42,7 @@ class Pulled:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Wanted:
+class Wanted:
     """A blob that is to come."""
 
     sha256: str
@@ -63,7 +63,7 @@ def pull(
     with reporting(f"pull {reference}"):
         session, manifest = _open(reference, environ, plain=plain)
         with contextlib.closing(session):
-            config = _Wanted(**_described(manifest.document["config"], "the configuration"))
+            config = Wanted(**described(manifest.document["config"], "the configuration"))
             received = _bring_all(store, session, [config])
             layers = _layers(store, manifest.document, config)
             received += _bring_all(store, session, layers)
@@ -108,7 +108,7 @@ def _open(
     return session, manifests.image_manifest(session)
 
 
-def _described(entry: Mapping[str, Any], label: str) -> dict[str, Any]:
+def described(entry: Mapping[str, Any], label: str) -> dict[str, Any]:
     """Return hash, size and label of a descriptor; one without them raises `RegistryError`."""
     algorithm, _, sha256 = str(entry.get("digest", "")).partition(":")
     size = entry.get("size")
@@ -119,7 +119,7 @@ def _described(entry: Mapping[str, Any], label: str) -> dict[str, Any]:
     return {"sha256": sha256, "size": size, "label": name}
 
 
-def _layers(store: Store, manifest: Mapping[str, Any], config: _Wanted) -> list[_Wanted]:
+def _layers(store: Store, manifest: Mapping[str, Any], config: Wanted) -> list[Wanted]:
     """Return the layers; as many as the configuration promises diff_ids for."""
     document = json.loads(store.checked(config.sha256, config.label).read_bytes())
     diff_ids = document.get("rootfs", {}).get("diff_ids", [])
@@ -128,18 +128,18 @@ def _layers(store: Store, manifest: Mapping[str, Any], config: _Wanted) -> list[
         what = "manifest and configuration are not of one image"
         raise RegistryError(what, f"{len(entries)} layers, {len(diff_ids)} diff_ids")
     return [
-        _Wanted(**_described(entry, f"layer {number}")) for number, entry in enumerate(entries, 1)
+        Wanted(**described(entry, f"layer {number}")) for number, entry in enumerate(entries, 1)
     ]
 
 
-def _bring_all(store: Store, session: Session, wanted: Sequence[_Wanted]) -> int:
+def _bring_all(store: Store, session: Session, wanted: Sequence[Wanted]) -> int:
     """Bring what the store lacks, the largest first; return the bytes that came."""
     lacking = {one.sha256: one for one in wanted if not store.has(one.sha256, one.size)}
     blobs = sorted(lacking.values(), key=lambda one: -one.size)
     total = sum(one.size for one in blobs)
-    _check_space(store, total)
+    check_space(store, total)
     with Progress("pull", total) as progress, ThreadPoolExecutor(_THREADS) as pool:
-        futures = [pool.submit(_bring, store, session, one, progress) for one in blobs]
+        futures = [pool.submit(bring_blob, store, session, one, progress) for one in blobs]
         try:
             return sum(future.result() for future in as_completed(futures))
         except BaseException:
@@ -148,7 +148,8 @@ def _bring_all(store: Store, session: Session, wanted: Sequence[_Wanted]) -> int
             raise
 
 
-def _check_space(store: Store, needed: int) -> None:
+def check_space(store: Store, needed: int) -> None:
+    """Raise `StoreError` where the store has no room for `needed` bytes."""
     store.make(store.root)
     free = shutil.disk_usage(store.root).free
     if needed > free:
@@ -157,8 +158,8 @@ def _check_space(store: Store, needed: int) -> None:
         raise StoreError(what, why, "name a place with more space: export TORCHKILN_HOME=/path")
 
 
-def _bring(store: Store, session: Session, wanted: _Wanted, progress: Progress) -> int:
-    """Put one blob into the store; return the bytes that came."""
+def bring_blob(store: Store, session: Session, wanted: Wanted, progress: Progress) -> int:
+    """Bring one blob into the store, by its hash; return the bytes that came."""
     path = store.root / "partial" / wanted.sha256
     store.make(path.parent)
     with store.reporting(), exclusive(path) as stream:

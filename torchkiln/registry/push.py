@@ -19,7 +19,7 @@ from torchkiln.registry.reference import is_content_tag
 from torchkiln.registry.session import Session, reporting
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from torchkiln.image import Image
     from torchkiln.registry.reference import Reference
@@ -47,12 +47,14 @@ def push(
     tags: Sequence[str],
     environ: Mapping[str, str],
     *,
+    beside: Callable[[Session], object] = lambda _: None,
     plain: bool = False,
 ) -> Pushed:
     """Push `image` to the repository of `target` and give it `tags`.
 
     A content tag that names another image there is left alone: `RegistryError`, before anything is
-    sent. Blobs that this store has pushed elsewhere in the registry are mounted.
+    sent. Blobs that this store has pushed elsewhere in the registry are mounted. `beside` puts what
+    belongs to the image there before it has its tags: who pulls by one that has just moved finds it.
     """
     started = time.monotonic()
     manifest = store.blob(image.digest).read_bytes()
@@ -66,8 +68,10 @@ def push(
         for tag in tags:
             _check_tag(to, tag, f"sha256:{image.digest}")
         sent, outcomes = _bring_all(store, to, blobs, known)
-        for name in ("", *tags):
-            manifests.put(to, manifest, manifests.OCI_MANIFEST, name)
+        manifests.put(to, manifest, manifests.OCI_MANIFEST)
+        beside(to)
+        for tag in tags:
+            manifests.put(to, manifest, manifests.OCI_MANIFEST, tag)
     known.add([blob.sha256 for blob in blobs])
     return Pushed(
         reference=target.at(f"sha256:{image.digest}"),
