@@ -17,7 +17,7 @@ import pytest
 
 from torchkiln import bundle, bundle_loader, bundle_source, pipeline
 from torchkiln.bundle import Item, _blob, _item
-from torchkiln.bundle_format import END, INDEX, ROLES, SUMS, Index, Part, part
+from torchkiln.bundle_format import END, INDEX, ROLES, SUMS, Index, Part, parse, part
 from torchkiln.bundle_loader import load
 from torchkiln.errors import ArchiveError, BuildError, HostError
 from torchkiln.layer import Layer
@@ -274,6 +274,14 @@ def test_another_form_is_called_that(site: Project, good: tuple[Path, Index]) ->
     path, _ = good
     path.write_bytes(path.read_bytes().replace(b'"format":1', b'"format":2'))
     refused(site, path, "for another Torchkiln")
+
+
+def test_an_index_in_another_spelling_is_refused(good: tuple[Path, Index]) -> None:
+    data = good[1].data
+    assert parse(data, "b") == good[1]
+    with pytest.raises(ArchiveError, match="not the bundle") as caught:
+        parse(data.replace(b'"format":1', b'"format": 1'), "b")
+    assert "not written as" in str(caught.value)
 
 
 def test_what_is_no_bundle_is_called_that(site: Project, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import pytest
 
 from torchkiln.commands import BuildOptions, Where, _check
 from torchkiln.errors import EngineError, SandboxError
+from torchkiln.layer_cache import Caches
 
 
 @pytest.mark.parametrize(
@@ -12,6 +13,10 @@ from torchkiln.errors import EngineError, SandboxError
         (BuildOptions(engine="podman"), "no engine `podman` builds images"),
         (BuildOptions(engine="docker", load="docker"), "are for the engine `kiln`"),
         (BuildOptions(engine="docker", verify=True), "are for the engine `kiln`"),
+        (
+            BuildOptions(engine="docker", caches=Caches(places=())),
+            "`--cache-from` is for the engine `kiln`",
+        ),
         (BuildOptions(builder="far"), "`--builder` is for the engine `docker`"),
     ],
 )
