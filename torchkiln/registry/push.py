@@ -54,7 +54,7 @@ def push(
 
     A content tag that names another image there is left alone: `RegistryError`, before anything is
     sent. Blobs that this store has pushed elsewhere in the registry are mounted. `beside` puts what
-    belongs to the image there before it has its tags: who pulls by one that has just moved finds it.
+    belongs to the image there before it has its tags, so that who pulls by them finds it.
     """
     started = time.monotonic()
     manifest = store.blob(image.digest).read_bytes()
