@@ -60,6 +60,7 @@ def test_a_worker_with_an_empty_store_has_the_image_from_the_cache_without_a_pac
     record_property("seconds", round(seconds, 1))  # in the report that CI keeps
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_lied_to_on_one_layer_builds_that_one_alone(
     kiln: Kiln, cpu: dict[str, Any], pushed: str, worker: Kiln
 ) -> None:
