@@ -19,7 +19,8 @@ from torchkiln.registry import pull as pulls
 from torchkiln.registry import push as pushes
 from torchkiln.registry.manifests import image_manifest
 from torchkiln.registry.reference import parse
-from torchkiln.registry.session import Session, reporting
+from torchkiln.registry.refusals import reporting
+from torchkiln.registry.session import Session
 from torchkiln.registry.tags import content_tag, moving_tags
 
 if TYPE_CHECKING:

@@ -28,7 +28,8 @@ from torchkiln.progress import Progress, say
 from torchkiln.registry import cached, manifests
 from torchkiln.registry.pull import bring_blob, check_space
 from torchkiln.registry.reference import parse
-from torchkiln.registry.session import Session, reporting
+from torchkiln.registry.refusals import reporting
+from torchkiln.registry.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -15,7 +15,7 @@ from torchkiln.config import ImageConfig
 from torchkiln.errors import KilnError
 from torchkiln.image import Image, write_image
 from torchkiln.layer import Entry, write_layer
-from torchkiln.registry import blobs
+from torchkiln.registry import upload
 from torchkiln.registry.pull import pull
 from torchkiln.registry.push import push
 from torchkiln.registry.reference import Reference, parse
@@ -79,7 +79,7 @@ def test_a_push_over_a_broken_way_arrives_whole(
     count: int, store: Store, server: str, wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Chunked above 300 kB. This server forgets an upload that broke in the middle of a chunk."""
-    monkeypatch.setattr(blobs, "WHOLE", 300_000)
+    monkeypatch.setattr(upload, "WHOLE", 300_000)
     made = image(store, 1, 2)
     wire.break_after(up=count)
     push(store, made, at(wire.address, f"cut/{count}"), ["cpu"], environ())

@@ -20,7 +20,7 @@ from registry_server import RegistryState, registry
 from torchkiln.errors import ArchiveError, KilnError, RegistryError
 from torchkiln.image import Image, write_image
 from torchkiln.layer import Entry
-from torchkiln.registry import blobs
+from torchkiln.registry import upload
 from torchkiln.registry.pull import Pulled, check_layers, pull
 from torchkiln.registry.push import Pushed, push
 from torchkiln.registry.reference import Reference, parse
@@ -40,8 +40,8 @@ CUTS: Final = [1, 7, 99, 4_095, 4_096, 9_998, 9_999, *range(1_003, 9_003, 650)]
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short pauses, small chunks."""
     monkeypatch.setattr("torchkiln.transport.random.uniform", lambda *_: 0.001)
-    monkeypatch.setattr(blobs, "WHOLE", _CHUNK)
-    monkeypatch.setattr(blobs, "_SMALLEST", 1_000)
+    monkeypatch.setattr(upload, "WHOLE", _CHUNK)
+    monkeypatch.setattr(upload, "_SMALLEST", 1_000)
 
 
 @pytest.fixture
@@ -262,7 +262,7 @@ def test_a_registry_without_chunks_gets_blobs_whole(store: Store, there: Registr
 def test_a_registry_that_takes_no_large_body_gets_smaller_ones(
     store: Store, there: RegistryState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(blobs, "WHOLE", 1_000_000)
+    monkeypatch.setattr(upload, "WHOLE", 1_000_000)
     made = image(store, 1)
 
     def at_most_20_000(handler: servers.RegistryHandler) -> None:

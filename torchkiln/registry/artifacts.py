@@ -15,7 +15,7 @@ from torchkiln.errors import RegistryError
 from torchkiln.lockfile import canonical
 from torchkiln.registry import manifests
 from torchkiln.registry.blobs import put_bytes
-from torchkiln.registry.session import refused
+from torchkiln.registry.refusals import refused
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

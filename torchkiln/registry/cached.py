@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 from torchkiln.errors import RegistryError
 from torchkiln.lockfile import canonical
 from torchkiln.registry import manifests
-from torchkiln.registry.blobs import Blob, bring
+from torchkiln.registry.blobs import Blob
 from torchkiln.registry.pull import Wanted, described
+from torchkiln.registry.upload import bring
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

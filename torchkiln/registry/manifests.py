@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from torchkiln.errors import RegistryError
-from torchkiln.registry.session import refused
+from torchkiln.registry.refusals import refused
 
 if TYPE_CHECKING:
     import urllib3

@@ -16,7 +16,8 @@ from torchkiln.image import Image, adopt_image
 from torchkiln.progress import Progress
 from torchkiln.registry import manifests
 from torchkiln.registry.mirrors import mirrors_of
-from torchkiln.registry.session import Session, reporting
+from torchkiln.registry.refusals import reporting
+from torchkiln.registry.session import Session
 from torchkiln.registry.unpacked import check_layer, unpacked_size
 
 if TYPE_CHECKING:

@@ -14,9 +14,11 @@ from torchkiln.errors import RegistryError, StoreError
 from torchkiln.lockfile import digest
 from torchkiln.progress import Progress
 from torchkiln.registry import manifests
-from torchkiln.registry.blobs import Blob, Outcome, bring
+from torchkiln.registry.blobs import Blob
 from torchkiln.registry.reference import is_content_tag
-from torchkiln.registry.session import Session, reporting
+from torchkiln.registry.refusals import reporting
+from torchkiln.registry.session import Session
+from torchkiln.registry.upload import Outcome, bring
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -1,21 +1,14 @@
-"""Requests to one registry: how it is reached, and the tokens that let us in.
-
-Tokens as in the distribution project's token and OAuth2 specifications: a 401 names a realm, the
-realm gives a token for scopes, the token lasts a minute or more and is renewed before it ends.
-"""
+"""Requests to one registry: how it is reached, and who we are to it."""
 
 from __future__ import annotations
 
-import base64
-import json
-import re
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlsplit
 
 from urllib3.exceptions import HTTPError
 
@@ -23,33 +16,23 @@ from torchkiln import urls
 from torchkiln.errors import FetchError, RegistryError
 from torchkiln.pipconf import PipConfig
 from torchkiln.registry import credentials
+from torchkiln.registry.refusals import denied
+from torchkiln.registry.tokens import basic, challenge_of, grant, token_request
 from torchkiln.transport import StatusError, TransientError, Transport, broken, refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     import urllib3
 
-    from torchkiln.registry.credentials import Credential
     from torchkiln.registry.reference import Reference
+    from torchkiln.registry.tokens import Challenge, TokenRequest
 
 _UNAUTHORIZED: Final = 401
-_SHORTEST_LIFE: Final = 60  # seconds that a token lasts where none are told (token spec)
-_RENEWED_AT: Final = 0.8  # of its life
 _TIMEOUT: Final = 60.0
-_LONGEST_MESSAGE: Final = 500
 _HUB: Final = "docker.io"
 _HUB_HOST: Final = "registry-1.docker.io"  # where Docker's own client goes for `docker.io`
 _PULL_SCOPE: Final = "repository:{}:pull"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Challenge:
-    """How a registry wants to be asked: `scheme` is `basic` or `bearer`."""
-
-    scheme: str
-    realm: str = ""
-    service: str = ""
 
 
 @dataclass
@@ -168,119 +151,40 @@ class Session(Transport):
         host = _HUB_HOST if self.reference.registry == _HUB else self.reference.registry
         if self._plain or self.reference.is_loopback:
             with suppress(TransientError, FetchError):
-                return f"https://{host}", _challenge(self.send("GET", f"https://{host}/v2/"))
+                return f"https://{host}", challenge_of(self.send("GET", f"https://{host}/v2/"))
         scheme = "http" if self._plain or self.reference.is_loopback else "https"
         url = f"{scheme}://{host}/v2/"
         response = self.retrying(lambda: self.send("GET", url), url)
-        return f"{scheme}://{host}", _challenge(response)
+        return f"{scheme}://{host}", challenge_of(response)
 
     def _renew(self, challenge: Challenge) -> None:
         """Set what goes into `Authorization`; called with the lock held."""
         who = self._credential
         if challenge.scheme == "basic":
-            self._token.header, self._token.until = _basic(who) if who else "", float("inf")
+            self._token.header, self._token.until = basic(who) if who else "", float("inf")
             return
-        document = self._fetch_token(challenge, who)
-        secret = document.get("token") or document.get("access_token")
-        if not secret:
-            what = f"the registry's token service gave no token: {challenge.realm}"
-            raise RegistryError(what)
-        life = max(float(document.get("expires_in") or _SHORTEST_LIFE), 1.0)
-        self._token.header = f"Bearer {secret}"
-        self._token.until = time.monotonic() + life * _RENEWED_AT
-
-    def _fetch_token(self, challenge: Challenge, who: Credential | None) -> dict[str, str]:
         if urlsplit(challenge.realm).scheme != "https" and self.base.startswith("https:"):
             what = f"{self.reference.registry} wants credentials sent without encryption"
             raise RegistryError(what, f"its realm is {challenge.realm}")
-        query = [("service", challenge.service), *(("scope", one) for one in self._scopes)]
-        if who and who.identity_token:
-            form = dict(query) | {
-                "grant_type": "refresh_token",
-                "refresh_token": who.identity_token,
-                "client_id": "torchkiln",
-                "scope": " ".join(self._scopes),
-            }
-            data = urlencode(form).encode()
-            kind = "application/x-www-form-urlencoded"
-            headers = {"Content-Type": kind, "Content-Length": str(len(data))}
-            response = self._ask_realm("POST", challenge.realm, headers, data)
-        else:
-            headers = {"Authorization": _basic(who)} if who else {}
-            joint = "&" if "?" in challenge.realm else "?"
-            response = self._ask_realm("GET", challenge.realm + joint + urlencode(query), headers)
-        document: dict[str, str] = json.loads(response)
-        return document
+        given = grant(challenge, self._ask(token_request(challenge, who, self._scopes)))
+        self._token.header, self._token.until = given.header, time.monotonic() + given.seconds
 
-    def _ask_realm(
-        self, method: str, url: str, headers: Mapping[str, str], data: bytes | None = None
-    ) -> bytes:
+    def _ask(self, wanted: TokenRequest) -> bytes:
         """Return what the token service says; it is asked past `_authorization`, which waits."""
 
         def ask() -> bytes:
-            body = (data,) if data else None
-            response = Transport._request(self, url, headers, method, body)  # noqa: SLF001
+            body = (wanted.data,) if wanted.data else None
+            request = super(Session, self)._request
+            response = request(wanted.url, wanted.headers, wanted.method, body)
             if response.status == 200:  # noqa: PLR2004
                 return response.data
             response.close()
-            raise refusal(url, response)
+            raise refusal(wanted.url, response)
 
         try:
-            return self.retrying(ask, urlsplit(url).netloc)
+            return self.retrying(ask, urlsplit(wanted.url).netloc)
         except StatusError as error:
             raise denied(self.reference, error.status) from None
-
-
-def denied(reference: Reference, status: int, message: str = "") -> RegistryError:
-    """Return the error for a registry that will not let us in."""
-    what = f"{reference.registry} refuses access to `{reference.repository}`"
-    why = message or f"HTTP {status}"
-    return RegistryError(what, why, f"docker login {reference.registry}")
-
-
-def refused(reference: Reference, doing: str, response: urllib3.BaseHTTPResponse) -> RegistryError:
-    """Return the error for an answer that is no success, with the registry's own words."""
-    words = _words(response)
-    if response.status in {_UNAUTHORIZED, 403}:
-        return denied(reference, response.status, words)
-    return RegistryError(f"cannot {doing}: {reference}", words)
-
-
-@contextmanager
-def reporting(doing: str) -> Iterator[None]:
-    """Turn a connection that failed for good into a `RegistryError` that begins with `doing`."""
-    try:
-        yield
-    except FetchError as error:
-        why = "\n".join(part for part in (error.what, error.why) if part)
-        what = f"cannot {doing}"
-        raise RegistryError(what, why, error.hint) from error
-
-
-def _words(response: urllib3.BaseHTTPResponse) -> str:
-    """Return status and the errors that the registry tells (distribution-spec: error codes)."""
-    lines = [f"HTTP {response.status} {response.reason or ''}".strip()]
-    try:
-        errors = json.loads(response.data).get("errors") or []
-        lines += [f"{error.get('code', '')}: {error.get('message', '')}" for error in errors]
-    except (ValueError, AttributeError):
-        pass
-    return urls.redact("\n".join(lines))[:_LONGEST_MESSAGE]
-
-
-def _challenge(response: urllib3.BaseHTTPResponse) -> Challenge | None:
-    """Return what a 401 demands (RFC 7235); None for a registry that is open."""
-    if response.status != _UNAUTHORIZED:
-        return None
-    scheme, _, rest = response.headers.get("WWW-Authenticate", "").partition(" ")
-    fields = dict(re.findall(r'(\w+)="([^"]*)"', rest))
-    return Challenge(
-        scheme=scheme.lower(), realm=fields.get("realm", ""), service=fields.get("service", "")
-    )
-
-
-def _basic(who: Credential) -> str:
-    return "Basic " + base64.b64encode(f"{who.user}:{who.secret}".encode()).decode()
 
 
 def _settings(host: str, environ: Mapping[str, str]) -> PipConfig:
