@@ -16,6 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 from servers import _running
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Iterator, Mapping
 
     Fault = Callable[["RegistryHandler"], None]
@@ -323,10 +324,13 @@ def status(code: int, name: str = "UNKNOWN", **headers: str) -> Fault:
 
 
 @contextlib.contextmanager
-def registry(**settings: Any) -> Iterator[RegistryState]:  # noqa: ANN401
+def registry(
+    tls: ssl.SSLContext | None = None,
+    **settings: Any,  # noqa: ANN401
+) -> Iterator[RegistryState]:
     """Run a registry on a free port of localhost."""
     state = RegistryState(**settings)
-    with _running(type("Bound", (RegistryHandler,), {"state": state}), None) as port:
+    with _running(type("Bound", (RegistryHandler,), {"state": state}), tls) as port:
         state.address = f"localhost:{port}"
         yield state
 

@@ -16,6 +16,7 @@ import pytest
 import registry_server as servers
 from image_archives import CONFIG, layer
 from registry_server import RegistryState, registry
+from servers import authority
 
 from torchkiln.errors import ArchiveError, KilnError, RegistryError
 from torchkiln.image import Image, write_image
@@ -531,6 +532,29 @@ def test_the_image_of_this_platform_is_taken_from_an_index(
     there.manifests["torch/cpu"]["multi"] = (index["mediaType"], json.dumps(index).encode())
     with pytest.raises(RegistryError, match="no image for linux/amd64"):
         pulled(elsewhere, there, "multi")
+
+
+@pytest.mark.parametrize("way", ["SSL_CERT_FILE", "certs.d"])
+def test_a_private_authority_is_known_by_the_environment_and_by_dockers_folder(
+    way: str, store: Store, tmp_path: Path
+) -> None:
+    made = image(store, 1)
+    trusted = authority(tmp_path)
+    with registry(tls=trusted.server) as there:
+        if way == "certs.d":
+            folder = tmp_path / ".docker/certs.d" / there.address
+            folder.mkdir(parents=True)
+            shutil.copy(trusted.path, folder / "ca.crt")
+            settings = {"HOME": str(tmp_path)}
+        else:
+            settings = {"SSL_CERT_FILE": str(trusted.path)}
+        push(store, made, target(there), ["cpu"], environ(**settings))
+        assert uploaded(there, made)
+
+        there.requests.clear()
+        with pytest.raises(RegistryError):
+            push(store, made, target(there), ["cpu"], environ(PIP_RETRIES="0"))
+        assert not there.requests, "an authority that nobody knows is not spoken to"
 
 
 def test_http_is_spoken_to_this_machine_alone(store: Store) -> None:
