@@ -296,7 +296,7 @@ def test_an_image_is_pushed_and_keeps_its_digest(
     docker_kiln: Kiln, by_docker: dict[str, Any], registry: str
 ) -> None:
     target = f"{registry}/torchkiln:cpu"
-    done = docker_kiln("push", "--cpu", "--to", target)
+    done = docker_kiln("push", "--cpu", "--engine", "docker", "--to", target)
 
     assert done.returncode == 0, done.stderr
     assert f"{target}@{by_docker['digest']}\n" == done.stdout
