@@ -83,6 +83,16 @@ def registry() -> Iterator[str]:
         yield from _registry(place)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _no_credentials(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let skopeo and Podman read an empty file of credentials, not the machine's."""
+    path = tmp_path_factory.mktemp("auth") / "auth.json"
+    path.write_text("{}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REGISTRY_AUTH_FILE", str(path))
+        yield
+
+
 def _registry(place: Path) -> Iterator[str]:
     port = free_port()
     config = place / "registry.yml"

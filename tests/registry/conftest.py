@@ -56,8 +56,10 @@ def elsewhere(tmp_path: Path) -> Store:
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pauses before the next try are short."""
+def _quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Pauses before the next try are short, and skopeo asks for no credentials of the machine."""
+    (tmp_path / "auth.json").write_text("{}")
+    monkeypatch.setenv("REGISTRY_AUTH_FILE", str(tmp_path / "auth.json"))
     monkeypatch.setattr("torchkiln.transport.random.uniform", lambda *_: 0.001)
 
 

@@ -44,9 +44,17 @@ def find(reference: Reference, environ: Mapping[str, str]) -> Credential | None:
     without would be refused for a reason that nobody finds.
     """
     for path in _files(environ):
-        if path.is_file() and (found := _in_file(path, reference, environ)):
+        if _is_there(path) and (found := _in_file(path, reference, environ)):
             return found
     return None
+
+
+def _is_there(path: Path) -> bool:
+    """Tell whether there is a file; none is in a folder that is closed to us."""
+    try:
+        return path.is_file()
+    except PermissionError:
+        return False
 
 
 def _files(environ: Mapping[str, str]) -> Iterator[Path]:
