@@ -175,7 +175,11 @@ def _unpacked_sha256(blob: Path) -> str:
 
 
 def _made(home: Path) -> list[tuple[str, int, int]]:
-    """Return what the store holds: path, inode and modification time (ns) of each blob and tree."""
-    places = [*(home / "blobs").rglob("*"), *(home / "trees").iterdir(), *home.glob("images/*")]
+    """Return what the store holds: path, inode and modification time (ns) of each blob and tree.
+
+    The time of a layout tells when it was last used, so that is none here.
+    """
+    places = [*(home / "blobs").rglob("*"), *(home / "trees").iterdir()]
     status = [(str(path), path.stat()) for path in places]
-    return sorted((path, found.st_ino, found.st_mtime_ns) for path, found in status)
+    layouts = [(str(path), path.stat().st_ino, 0) for path in home.glob("images/*")]
+    return sorted([*((path, one.st_ino, one.st_mtime_ns) for path, one in status), *layouts])
