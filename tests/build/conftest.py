@@ -101,8 +101,11 @@ def _registry(place: Path) -> Iterator[str]:
         f"storage: {{filesystem: {{rootdirectory: {place}/registry}}}}\n"
         f"http: {{addr: 127.0.0.1:{port}}}\n"
     )
+    # The server takes REGISTRY_AUTH_FILE, which is for its clients, for a setting of its own.
+    env = {name: value for name, value in os.environ.items() if not name.startswith("REGISTRY_")}
+    command = ["docker-registry", "serve", config]
     with (place / "registry.log").open("wb") as log:
-        server = subprocess.Popen(["docker-registry", "serve", config], stdout=log, stderr=log)
+        server = subprocess.Popen(command, env=env, stdout=log, stderr=log)
     try:
         assert wait_for(lambda: listens(port), 10)
         yield f"localhost:{port}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
@@ -33,8 +34,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         f"storage: {{filesystem: {{rootdirectory: {place}/data}}}}\n"
         f"http: {{addr: 127.0.0.1:{port}}}\n"
     )
+    # The server takes REGISTRY_AUTH_FILE, which is for its clients, for a setting of its own.
+    env = {name: value for name, value in os.environ.items() if not name.startswith("REGISTRY_")}
+    command = ["docker-registry", "serve", config]
     with (place / "log").open("wb") as log:
-        process = subprocess.Popen(["docker-registry", "serve", config], stdout=log, stderr=log)
+        process = subprocess.Popen(command, env=env, stdout=log, stderr=log)
     try:
         _wait(port)
         yield f"localhost:{port}"
