@@ -103,7 +103,7 @@ def _registry(place: Path) -> Iterator[str]:
     )
     # The server takes REGISTRY_AUTH_FILE, which is for its clients, for a setting of its own.
     env = {name: value for name, value in os.environ.items() if not name.startswith("REGISTRY_")}
-    command = ["docker-registry", "serve", config]
+    command = ["docker-registry", "serve", str(config)]
     with (place / "registry.log").open("wb") as log:
         server = subprocess.Popen(command, env=env, stdout=log, stderr=log)
     try:

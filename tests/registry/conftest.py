@@ -36,7 +36,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     )
     # The server takes REGISTRY_AUTH_FILE, which is for its clients, for a setting of its own.
     env = {name: value for name, value in os.environ.items() if not name.startswith("REGISTRY_")}
-    command = ["docker-registry", "serve", config]
+    command = ["docker-registry", "serve", str(config)]
     with (place / "log").open("wb") as log:
         process = subprocess.Popen(command, env=env, stdout=log, stderr=log)
     try:
