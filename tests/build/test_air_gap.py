@@ -81,6 +81,7 @@ def test_the_image_is_there_without_a_network_and_without_a_build(
     assert [] == false_names(site.home)
 
 
+@pytest.mark.slow
 def test_inputs_alone_build_the_same_image_without_a_network(
     cpu: dict[str, Any], site: Kiln, inputs: dict[str, Any], scratch: Path
 ) -> None:

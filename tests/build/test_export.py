@@ -155,6 +155,7 @@ def test_squashfs_tools_find_files_of_root_and_one_time_alone(
     assert {tuple(row[3:5]) for row in rows} == {("1980-01-01", "00:00")}
 
 
+@pytest.mark.slow
 def test_the_folder_is_the_image_and_shares_no_file_with_the_store(
     exported: Callable[[str], Path], layers: dict[str, Row]
 ) -> None:
