@@ -6,7 +6,6 @@ After this stage nothing uses the network. Where all files are there, this one d
 from __future__ import annotations
 
 import contextlib
-import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from urllib.parse import quote
 
 from torchkiln import mirror, pipconf
 from torchkiln.download import download, exclusive
-from torchkiln.errors import FetchError, StoreError
+from torchkiln.errors import FetchError
 from torchkiln.index import Finder, Source, sources
 from torchkiln.lockfile import DEFAULT_SOURCE
 from torchkiln.progress import Progress
@@ -123,15 +122,9 @@ def _partial(store: Store, wanted: Wanted) -> Path:
 
 
 def _check_space(store: Store, missing: Sequence[Wanted]) -> None:
-    store.make(store.root)
     partials = [_partial(store, wanted) for wanted in missing]
     present = sum(path.stat().st_size for path in partials if path.exists())
-    free = shutil.disk_usage(store.root).free
-    needed = sum(wanted.size for wanted in missing) - present
-    if needed > free:
-        what = f"not enough space in the store: {store.root}"
-        why = f"{needed / 1e6:,.0f} MB are to be fetched, {free / 1e6:,.0f} MB are free"
-        raise StoreError(what, why, "name a place with more space: export TORCHKILN_HOME=/path")
+    store.demand_space(sum(wanted.size for wanted in missing) - present, "fetched")
 
 
 @dataclass(frozen=True, kw_only=True)

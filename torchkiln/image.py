@@ -66,10 +66,8 @@ def write_image(store: Store, variant: str, layers: Sequence[Layer], config: Ima
     manifest_bytes = canonical(_manifest(layers, config_digest, len(config_bytes)))
     digest = store.put(manifest_bytes)
     reference = f"{REPOSITORY}:{variant}"
+    texts = _documents(digest, len(manifest_bytes), config_digest, layers, reference)
     blobs = [digest, config_digest, *(layer.digest for layer in layers)]
-    index = canonical(_index(digest, len(manifest_bytes), reference))
-    docker = canonical(_docker_manifest(config_digest, layers, reference))
-    texts = {"oci-layout": _LAYOUT, "index.json": index, "manifest.json": docker}
     layout = _layout(store, f"{variant}-{digest[:12]}", blobs, texts)
     return Image(
         variant=variant,
@@ -95,11 +93,7 @@ def adopt_image(store: Store, manifest: bytes, reference: str, unpacked: dict[st
         _adopted(entry, diff_id, unpacked)
         for entry, diff_id in zip(document["layers"], diff_ids, strict=True)
     ]
-    texts = {
-        "oci-layout": _LAYOUT,
-        "index.json": canonical(_index(digest, len(manifest), reference)),
-        "manifest.json": canonical(_docker_manifest(config_digest, layers, reference)),
-    }
+    texts = _documents(digest, len(manifest), config_digest, layers, reference)
     blobs = [digest, config_digest, *(layer.digest for layer in layers)]
     # The name is part of the layout, so that one image by two names has two.
     named = hashlib.sha256(reference.encode()).hexdigest()[:8]
@@ -129,6 +123,17 @@ def _adopted(entry: dict[str, Any], diff_id: str, unpacked: dict[str, int]) -> L
 
 def _hex(descriptor: dict[str, Any]) -> str:
     return str(descriptor["digest"]).removeprefix("sha256:")
+
+
+def _documents(
+    digest: str, size: int, config_digest: str, layers: Sequence[Layer], reference: str
+) -> dict[str, bytes]:
+    """Return what a layout holds beside its blobs, by name; `size` is the manifest's, in bytes."""
+    return {
+        "oci-layout": _LAYOUT,
+        "index.json": canonical(_index(digest, size, reference)),
+        "manifest.json": canonical(_docker_manifest(config_digest, layers, reference)),
+    }
 
 
 def _layout(store: Store, name: str, blobs: Sequence[str], texts: dict[str, bytes]) -> Path:

@@ -26,7 +26,7 @@ from torchkiln.layer import Layer
 from torchkiln.layer_reader import read_layer
 from torchkiln.progress import Progress, say
 from torchkiln.registry import cached, manifests
-from torchkiln.registry.pull import bring_blob, check_space
+from torchkiln.registry.pull import bring_blob
 from torchkiln.registry.reference import parse
 from torchkiln.registry.refusals import reporting
 from torchkiln.registry.session import Session
@@ -198,7 +198,7 @@ def _adopt(
     notes, wanted = manifest.get("annotations") or {}, cached.wanted(manifest, missing.name)
     received = 0
     if not store.has(wanted.sha256, wanted.size):
-        check_space(store, wanted.size)
+        store.demand_space(wanted.size, "pulled")
         received = bring_blob(store, session, wanted, progress)
     place = f"{session.reference.name}:{cached.tag(missing.key)}"
     what = f"a cached layer is not `{missing.name}`: {place}"

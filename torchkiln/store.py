@@ -176,6 +176,16 @@ class Store:
                 raise
             raise self._error(error) from error
 
+    def demand_space(self, needed: int, doing: str) -> None:
+        """Raise a `StoreError` unless `needed` bytes are free; `doing` says what for: `fetched`."""
+        self.make(self.root)
+        free = shutil.disk_usage(self.root).free
+        if needed > free:
+            what = f"not enough space in the store: {self.root}"
+            why = f"{needed / 1e6:,.0f} MB are to be {doing}, {free / 1e6:,.0f} MB are free"
+            hint = "name a place with more space: export TORCHKILN_HOME=/path"
+            raise StoreError(what, why, hint)
+
     def make(self, folder: Path) -> None:
         """Make a folder of the store and those above it."""
         try:

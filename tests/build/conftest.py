@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from engines import require
-from kiln_runs import Kiln, folder, free_port, listens, share_inputs, wait_for, which
+from kiln_runs import Kiln, folder, share_inputs, which
+from registry_process import registry_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -78,9 +77,8 @@ def fetched(kiln: Kiln, cpu: dict[str, Any], scratch: Path) -> Kiln:
 @pytest.fixture(scope="module")
 def registry() -> Iterator[str]:
     """The address of a registry server that is empty at the start of the file."""
-    require("docker-registry")
-    with folder() as place:
-        yield from _registry(place)
+    with folder() as place, registry_server(place) as address:
+        yield address
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -91,24 +89,3 @@ def _no_credentials(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("REGISTRY_AUTH_FILE", str(path))
         yield
-
-
-def _registry(place: Path) -> Iterator[str]:
-    port = free_port()
-    config = place / "registry.yml"
-    config.write_text(
-        "version: 0.1\nlog: {level: error}\n"
-        f"storage: {{filesystem: {{rootdirectory: {place}/registry}}}}\n"
-        f"http: {{addr: 127.0.0.1:{port}}}\n"
-    )
-    # The server takes REGISTRY_AUTH_FILE, which is for its clients, for a setting of its own.
-    env = {name: value for name, value in os.environ.items() if not name.startswith("REGISTRY_")}
-    command = ["docker-registry", "serve", str(config)]
-    with (place / "registry.log").open("wb") as log:
-        server = subprocess.Popen(command, env=env, stdout=log, stderr=log)
-    try:
-        assert wait_for(lambda: listens(port), 10)
-        yield f"localhost:{port}"
-    finally:
-        server.terminate()
-        server.wait(10)

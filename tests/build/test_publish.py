@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import engines
@@ -127,6 +128,11 @@ def test_docker_runs_what_we_pushed_and_we_pull_what_it_pushes(
     docker("pull", "--quiet", place)
     words = ("python", "-c", "import torch; print(torch.ones(2).sum().item())")
     assert "2.0\n" == docker.run(place, *words)
+
+    into = replace(kiln, env={"DOCKER_HOST": docker.command[-1]})
+    loaded = into("pull", f"{registry}/torch/cpu:cpu", "--load")
+    assert loaded.returncode == 0, loaded.stderr
+    assert "2.0\n" == docker.run(f"{registry}/torch/cpu:cpu", *words)
 
     again = f"{registry}/from/docker:cpu"
     docker("tag", place, again)

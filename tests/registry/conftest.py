@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import socket
-import subprocess
 import threading
-import time
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pytest
+from registry_process import registry_server
 
 from torchkiln.store import Store
 
@@ -24,27 +21,8 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a registry server that is empty at the start of the file."""
-    if not shutil.which("docker-registry"):
-        pytest.skip("not installed: docker-registry")
-    place = tmp_path_factory.mktemp("registry")
-    port = _free_port()
-    config = place / "config.yml"
-    config.write_text(
-        "version: 0.1\nlog: {level: error}\n"
-        f"storage: {{filesystem: {{rootdirectory: {place}/data}}}}\n"
-        f"http: {{addr: 127.0.0.1:{port}}}\n"
-    )
-    # The server takes REGISTRY_AUTH_FILE, which is for its clients, for a setting of its own.
-    env = {name: value for name, value in os.environ.items() if not name.startswith("REGISTRY_")}
-    command = ["docker-registry", "serve", str(config)]
-    with (place / "log").open("wb") as log:
-        process = subprocess.Popen(command, env=env, stdout=log, stderr=log)
-    try:
-        _wait(port)
-        yield f"localhost:{port}"
-    finally:
-        process.terminate()
-        process.wait(10)
+    with registry_server(tmp_path_factory.mktemp("registry")) as address:
+        yield address
 
 
 @pytest.fixture
@@ -145,20 +123,3 @@ def _pump(source: socket.socket, target: socket.socket, wire: Wire, *, upwards: 
     for end in (source, target):
         with suppress(OSError):
             end.shutdown(socket.SHUT_RDWR)
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-    return port
-
-
-def _wait(port: int) -> None:
-    deadline = time.monotonic() + 10
-    while True:
-        with socket.socket() as probe:
-            if not probe.connect_ex(("127.0.0.1", port)):
-                return
-        assert time.monotonic() < deadline, "the registry did not start"
-        time.sleep(0.05)

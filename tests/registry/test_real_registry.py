@@ -167,7 +167,7 @@ def test_a_blob_that_the_server_has_changed_is_refused_by_name(
     push(store, made, at(server, "damaged"), ["cpu"], environ())
     digest = made.layers[0].digest
     base = tmp_path_factory.getbasetemp()
-    (path, *_) = base.glob(f"registry*/data/docker/registry/v2/blobs/sha256/*/{digest}/data")
+    (path, *_) = base.glob(f"registry*/registry/docker/registry/v2/blobs/sha256/*/{digest}/data")
     data = bytearray(path.read_bytes())
     data[500_000] ^= 1
     path.write_bytes(data)

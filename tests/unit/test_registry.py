@@ -282,11 +282,12 @@ def test_chunks_are_as_large_as_the_registry_demands(store: Store, there: Regist
 
     def demand(handler: servers.RegistryHandler) -> None:
         handler.read_body()
-        there.uploads["77"] = servers.Upload()
-        place = "/v2/torch/cpu/blobs/uploads/77-0"
+        number = str(next(there.numbers))
+        there.uploads[number] = servers.Upload()
+        place = f"/v2/torch/cpu/blobs/uploads/{number}-0"
         handler.reply(202, headers={"Location": place, "OCI-Chunk-Min-Length": "30000"})
 
-    there.faults["POST uploads"] = [demand]
+    there.faults["POST uploads"] = [demand] * 2  # the layer's upload and the configuration's
     pushed(store, made, there)
     lengths = [int(h["content-length"]) for verb, _, h in there.requests if verb == "PATCH"]
 

@@ -74,7 +74,7 @@ def arriving(engine: Engine, reference: str) -> Iterator[str]:
 
     So a failure leaves nothing, and whatever had the name keeps it.
     """
-    repository, _, tag = reference.partition(":")
+    repository, _, tag = reference.rpartition(":")  # a registry may have a port before it
     _sweep(engine, repository)
     temporary = f"{repository}:{_ARRIVING}{time.time():.0f}-{uuid.uuid4().hex[:8]}"
     try:

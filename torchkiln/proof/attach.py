@@ -14,6 +14,7 @@ from torchkiln.lockfile import canonical
 from torchkiln.proof import provenance as provenances
 from torchkiln.proof import sbom as sboms
 from torchkiln.proof import signature as signatures
+from torchkiln.proof import statement
 from torchkiln.proof.keys import is_signed
 from torchkiln.registry import manifests
 from torchkiln.registry.artifacts import Document, artifact, attach, documents
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from torchkiln.registry.session import Session
 
 SBOM: Final = sboms.MEDIA_TYPE
-PROVENANCE: Final = provenances.MEDIA_TYPE
+PROVENANCE: Final = statement.MEDIA_TYPE
 SMOKE: Final = "application/vnd.torchkiln.smoke-report.v1+json"
 PREDICATES: Final = {
     SBOM: "https://cyclonedx.org/bom",
@@ -68,12 +69,12 @@ def publish(
     return attached
 
 
-def statements(name: str, digest: str, described: dict[str, Any]) -> list[dict[str, Any]]:
+def statements(name: str, sha256: str, described: dict[str, Any]) -> list[dict[str, Any]]:
     """Return what is said of the image: provenance is a statement already."""
     return [
         document
         if kind == PROVENANCE
-        else signatures.statement(name, digest, PREDICATES[kind], document)
+        else statement.statement(name, sha256, PREDICATES[kind], document)
         for kind, document in described.items()
     ]
 
@@ -83,8 +84,9 @@ def _sign(
 ) -> None:
     """Put the signature and the envelopes beside those of other keys."""
     name, digest = session.reference.name, subject["digest"]
+    sha256 = digest.removeprefix("sha256:")
     public = key.public_key()
-    envelopes = [signatures.attestation(key, one) for one in statements(name, digest, described)]
+    envelopes = [signatures.attestation(key, one) for one in statements(name, sha256, described)]
     for tag, new, is_ours in (
         (signatures.SIGNATURE_TAG, [signatures.signature(key, name, digest)], _signed_by),
         (signatures.ATTESTATION_TAG, envelopes, _enveloped_by),

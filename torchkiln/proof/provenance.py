@@ -34,6 +34,7 @@ from torchkiln.layer import CODEC
 from torchkiln.lockfile import base_lock_path, variant_lock_path
 from torchkiln.plan import plan_layers
 from torchkiln.proof.part import purl
+from torchkiln.proof.statement import statement
 from torchkiln.smoke import last_report
 
 if TYPE_CHECKING:
@@ -42,8 +43,6 @@ if TYPE_CHECKING:
     from torchkiln.engine.job import Job
     from torchkiln.image import Image
 
-MEDIA_TYPE: Final = "application/vnd.in-toto+json"
-STATEMENT: Final = "https://in-toto.io/Statement/v1"
 PREDICATE: Final = "https://slsa.dev/provenance/v1"
 # Nobody has to own a domain for these: a package URL names the software, its subpath the form.
 BUILD_TYPE: Final = "pkg:generic/torchkiln#build/v1"
@@ -57,56 +56,52 @@ def provenance(job: Job, image: Image) -> dict[str, Any]:
     files = _project_files(job)
     report = last_report(job.store, image)
     byproducts = [_file("smoke/report.json", report.folder / "report.json")] if report else []
-    return {
-        "_type": STATEMENT,
-        "subject": [{"name": image.reference, "digest": {"sha256": image.digest}}],
-        "predicateType": PREDICATE,
-        "predicate": {
-            "buildDefinition": {
-                "buildType": BUILD_TYPE,
-                "externalParameters": {"variant": job.variant.id, "files": files},
-                "internalParameters": {
-                    "codec": CODEC,
-                    "prefix": f"/{job.venv.prefix}",
-                    "python": job.python_package,
-                    "layers": _layer_keys(job),
-                },
-                "resolvedDependencies": list(_dependencies(job, files)),
+    predicate = {
+        "buildDefinition": {
+            "buildType": BUILD_TYPE,
+            "externalParameters": {"variant": job.variant.id, "files": files},
+            "internalParameters": {
+                "codec": CODEC,
+                "prefix": f"/{job.venv.prefix}",
+                "python": job.python_package,
+                "layers": _layer_keys(job),
             },
-            "runDetails": {
-                "builder": {
-                    "id": BUILDER,
-                    "version": {
-                        "torchkiln": __version__,
-                        "installer": installer.__version__,
-                        "isal": isal.__version__,
-                    },
+            "resolvedDependencies": list(_dependencies(job, files)),
+        },
+        "runDetails": {
+            "builder": {
+                "id": BUILDER,
+                "version": {
+                    "torchkiln": __version__,
+                    "installer": installer.__version__,
+                    "isal": isal.__version__,
                 },
-                "byproducts": byproducts,
             },
+            "byproducts": byproducts,
         },
     }
+    return statement(image.reference, image.digest, PREDICATE, predicate)
 
 
-def project_from(statement: Mapping[str, Any], folder: Path, torchkiln: Path = TORCHKILN) -> None:
+def project_from(said: Mapping[str, Any], folder: Path, torchkiln: Path = TORCHKILN) -> None:
     """Write into `folder` a project that `pipeline.open_project` can build the image from.
 
     Catalog and locks come from the statement, the image's own files from the Torchkiln at
     `torchkiln`: `differing` tells whether they are those of the statement. A statement of another
     build type, or with other files, raises `ArchiveError` before anything is written.
     """
-    files = _checked_files(statement)
+    files = _checked_files(said)
     for name, text in files.items():
         write_atomic(folder / name, text)
     shutil.copytree(torchkiln / "smoke", folder / "smoke", dirs_exist_ok=True)
 
 
-def differing(statement: Mapping[str, Any], torchkiln: Path = TORCHKILN) -> list[str]:
+def differing(said: Mapping[str, Any], torchkiln: Path = TORCHKILN) -> list[str]:
     """Return the image's own files that this Torchkiln has otherwise than the statement says.
 
     With any, the image cannot become the same here.
     """
-    listed = statement["predicate"]["buildDefinition"]["resolvedDependencies"]
+    listed = said["predicate"]["buildDefinition"]["resolvedDependencies"]
     theirs = {
         one["name"]: one for one in listed if one["name"].startswith(("smoke/", "torchkiln/"))
     }
@@ -114,17 +109,17 @@ def differing(statement: Mapping[str, Any], torchkiln: Path = TORCHKILN) -> list
     return sorted(name for name in theirs | ours if theirs.get(name) != ours.get(name))
 
 
-def built_by(statement: Mapping[str, Any]) -> str:
+def built_by(said: Mapping[str, Any]) -> str:
     """Return the commit of Torchkiln that built the image, "" where it is not told."""
-    listed = statement["predicate"]["buildDefinition"]["resolvedDependencies"]
+    listed = said["predicate"]["buildDefinition"]["resolvedDependencies"]
     commits = (one["digest"].get("gitCommit", "") for one in listed if one["name"] == "torchkiln")
     return str(next(commits, ""))
 
 
-def _checked_files(statement: Mapping[str, Any]) -> dict[str, str]:
+def _checked_files(said: Mapping[str, Any]) -> dict[str, str]:
     """Return the files of a statement, which may be anybody's: no other path may be written."""
     try:
-        definition = statement["predicate"]["buildDefinition"]
+        definition = said["predicate"]["buildDefinition"]
         variant = definition["externalParameters"]["variant"]
         files: dict[str, str] = definition["externalParameters"]["files"]
         build_type = definition["buildType"]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from torchkiln.errors import ProofError
 from torchkiln.lockfile import canonical
 from torchkiln.proof.keys import is_signed, sign
+from torchkiln.proof.statement import MEDIA_TYPE
 from torchkiln.registry.artifacts import Document
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
 SIGNATURE_TAG: Final = "sig"
 ATTESTATION_TAG: Final = "att"
-IN_TOTO: Final = "application/vnd.in-toto+json"
-STATEMENT: Final = "https://in-toto.io/Statement/v1"
 _PAYLOAD: Final = "application/vnd.dev.cosign.simplesigning.v1+json"
 _ENVELOPE: Final = "application/vnd.dsse.envelope.v1+json"
 SIGNATURE: Final = "dev.cosignproject.cosign/signature"
@@ -72,22 +71,11 @@ def _signature_fault(key: PublicKey, part: Document, digest: str) -> str:
     return "" if signed == digest else f"it is a signature of another image: {signed}"
 
 
-def statement(name: str, digest: str, kind: str, predicate: Any) -> dict[str, Any]:  # noqa: ANN401
-    """Return the in-toto statement that says `predicate` of the image."""
-    subject = {"name": name, "digest": {"sha256": digest.removeprefix("sha256:")}}
-    return {
-        "_type": STATEMENT,
-        "subject": [subject],
-        "predicateType": kind,
-        "predicate": predicate,
-    }
-
-
 def attestation(key: PrivateKey, said: dict[str, Any]) -> Document:
     """Return a statement in a signed envelope (DSSE 1.0)."""
     payload = canonical(said)
     envelope = {
-        "payloadType": IN_TOTO,
+        "payloadType": MEDIA_TYPE,
         "payload": base64.b64encode(payload).decode(),
         "signatures": [{"keyid": "", "sig": sign(key, _to_sign(payload))}],
     }
@@ -135,5 +123,5 @@ def is_enveloped(key: PublicKey, envelope: dict[str, Any]) -> bool:
 
 def _to_sign(payload: bytes) -> bytes:
     """Return DSSE's pre-authentication encoding."""
-    kind = IN_TOTO.encode()
+    kind = MEDIA_TYPE.encode()
     return b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from torchkiln.download import MismatchError, download, exclusive
-from torchkiln.errors import RegistryError, StoreError
+from torchkiln.errors import RegistryError
 from torchkiln.image import Image, adopt_image
 from torchkiln.progress import Progress
 from torchkiln.registry import manifests
@@ -70,7 +69,9 @@ def pull(
             received += _bring_all(store, session, layers)
     store.put(manifest.data)
     sizes = {one.sha256: unpacked_size(store.blob(one.sha256)) for one in layers}
-    image = adopt_image(store, manifest.data, str(reference), sizes)
+    # Engines know no image by a digest that is not their own count of it: it needs a tag there.
+    name = f"{reference.name}:{reference.tag or manifest.digest[7:19]}"
+    image = adopt_image(store, manifest.data, name, sizes)
     blobs = [one.sha256 for one in (config, *layers)]
     document = {"reference": str(reference), "blobs": [image.digest, *blobs]}
     store.write_record(_RECORDS, image.digest, document)
@@ -138,7 +139,7 @@ def _bring_all(store: Store, session: Session, wanted: Sequence[Wanted]) -> int:
     lacking = {one.sha256: one for one in wanted if not store.has(one.sha256, one.size)}
     blobs = sorted(lacking.values(), key=lambda one: -one.size)
     total = sum(one.size for one in blobs)
-    check_space(store, total)
+    store.demand_space(total, "pulled")
     with Progress("pull", total) as progress, ThreadPoolExecutor(_THREADS) as pool:
         futures = [pool.submit(bring_blob, store, session, one, progress) for one in blobs]
         try:
@@ -147,16 +148,6 @@ def _bring_all(store: Store, session: Session, wanted: Sequence[Wanted]) -> int:
             session.cancel()
             pool.shutdown(cancel_futures=True)
             raise
-
-
-def check_space(store: Store, needed: int) -> None:
-    """Raise `StoreError` where the store has no room for `needed` bytes."""
-    store.make(store.root)
-    free = shutil.disk_usage(store.root).free
-    if needed > free:
-        what = f"not enough space in the store: {store.root}"
-        why = f"{needed / 1e6:,.0f} MB are to be pulled, {free / 1e6:,.0f} MB are free"
-        raise StoreError(what, why, "name a place with more space: export TORCHKILN_HOME=/path")
 
 
 def bring_blob(store: Store, session: Session, wanted: Wanted, progress: Progress) -> int:
