@@ -181,7 +181,7 @@ class Transport:
         method: str = "GET",
         body: Iterable[bytes] | None = None,
     ) -> urllib3.BaseHTTPResponse:
-        sent = {"User-Agent": "torchkiln", **headers, **self._authorization(url)}
+        sent = {"User-Agent": "torchkiln", **self._authorization(url), **headers}
         try:
             return self._connections.pool(url).request(
                 method,

@@ -117,14 +117,14 @@ class Session(Transport):
         method: str = "GET",
         body: Iterable[bytes] | None = None,
     ) -> urllib3.BaseHTTPResponse:
-        used = self._token.header
-        response = super()._request(url, headers, method, body)
+        used = self._authorization(url)
+        response = super()._request(url, {**headers, **used}, method, body)
         if response.status != _UNAUTHORIZED or not self._is_ours(url) or self._challenge is None:
             return response
         # The token ended early, or was taken back. One that was renewed meanwhile is tried first.
         response.close()
         with self._token.lock:
-            if self._token.header == used:
+            if used == {"Authorization": self._token.header}:
                 self._token.until = 0.0
         if body is not None:
             what = "the registry wants a new token"
