@@ -10,8 +10,8 @@ import yaml
 
 from torchkiln import catalog_fields as read
 from torchkiln import compat
-from torchkiln.errors import CatalogError
-from torchkiln.places import Fault, Place, compose, did_you_mean
+from torchkiln.errors import CatalogError, did_you_mean
+from torchkiln.places import Fault, Place, compose
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import NormalizedName, canonicalize_name
 
 from torchkiln import compat
-from torchkiln.places import did_you_mean
+from torchkiln.errors import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,7 +6,11 @@ Anything else that escapes is a defect of Torchkiln and shows its traceback.
 
 from __future__ import annotations
 
-from typing import ClassVar
+import difflib
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class KilnError(Exception):
@@ -30,6 +34,12 @@ class KilnError(Exception):
         if self.hint:
             lines += ["", f"hint: {self.hint}"]
         return "\n".join(lines)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return `, did you mean ...?` with the nearest of `known`, or "" where none is near."""
+    nearest = difflib.get_close_matches(name, list(known), n=1)
+    return f", did you mean `{nearest[0]}`?" if nearest else ""
 
 
 class HostError(KilnError):

@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from packaging.version import Version
-
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -121,11 +119,17 @@ def architectures(torch: str, cuda: str) -> tuple[Capability, ...]:
 
     Empty where nothing is known of it.
     """
-    rows = [row for row in _BUILDS if row[0] == cuda and Version(row[1]) <= Version(torch)]
+    rows = [row for row in _BUILDS if row[0] == cuda and _release(row[1]) <= _release(torch)]
     if not rows:
         return ()
     texts = (arch.split(".") for arch in rows[-1][3].split())
     return tuple((int(major), int(minor)) for major, minor in texts)
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """Return the numbers that `2.13.0+cu130` begins with."""
+    match = re.match(r"\d+(\.\d+)*", version)
+    return tuple(map(int, match[0].split("."))) if match else ()
 
 
 def runs_on(archs: Iterable[Capability], capability: Capability) -> bool:

@@ -6,10 +6,9 @@ import re
 from dataclasses import dataclass, field
 from typing import Final, TypeVar, cast
 
-from torchkiln.errors import LaunchError
+from torchkiln.errors import LaunchError, did_you_mean
 from torchkiln.launch import SUBMIT, Kind, Launch, LaunchMount
 from torchkiln.launch_rules import broken
-from torchkiln.places import did_you_mean
 
 _Value = TypeVar("_Value")
 _MEBIBYTES: Final = {"M": 1, "G": 1 << 10, "T": 1 << 20}

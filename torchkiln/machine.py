@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from torchkiln.drivers import Driver, Platform, parse_driver
-from torchkiln.errors import MachineError
+from torchkiln.errors import MachineError, did_you_mean
 from torchkiln.gpus import MODELS, Capability, capability_of, model_of, shown
-from torchkiln.places import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

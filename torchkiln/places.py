@@ -6,11 +6,12 @@ wrong type notes a fault and gives an empty value, so that one pass finds every 
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import yaml
+
+from torchkiln.errors import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -113,12 +114,6 @@ def compose(text: str, faults: list[Fault]) -> Place:
     node = yaml.compose(text, Loader=yaml.SafeLoader)
     empty = yaml.ScalarNode(tag=_NULL, value="")
     return Place(node=node or empty, line=1, key="", faults=faults)
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return `, did you mean ...?` with the nearest of `known`, or "" where none is near."""
-    nearest = difflib.get_close_matches(name, list(known), n=1)
-    return f", did you mean `{nearest[0]}`?" if nearest else ""
 
 
 def _kind(node: yaml.Node) -> str:

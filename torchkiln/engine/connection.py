@@ -22,8 +22,7 @@ from docker.utils import kwargs_from_env
 from requests.exceptions import RequestException
 
 from torchkiln.engine.sockets import podman_service, ssh_tunnel
-from torchkiln.errors import EngineError
-from torchkiln.places import did_you_mean
+from torchkiln.errors import EngineError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 
-from torchkiln.errors import ExportError
+from torchkiln.errors import ExportError, did_you_mean
 from torchkiln.export.cluster_files import cluster_files
 from torchkiln.export.destination import check_place, check_room, unfinished
 from torchkiln.export.filesystem import filesystem
@@ -18,7 +18,6 @@ from torchkiln.export.rootfs import write_rootfs
 from torchkiln.export.sif import write_sif
 from torchkiln.export.squashfs import write_squashfs
 from torchkiln.image_archive import DOCKER_DOCUMENTS, archive, archive_size
-from torchkiln.places import did_you_mean
 from torchkiln.progress import Progress
 
 if TYPE_CHECKING:

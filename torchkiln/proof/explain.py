@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 from packaging.utils import canonicalize_name
 
 from torchkiln.deb import merge_usr
-from torchkiln.errors import ArchiveError, CatalogError
+from torchkiln.errors import ArchiveError, CatalogError, did_you_mean
 from torchkiln.layer_rules import source_of
-from torchkiln.places import did_you_mean
 from torchkiln.proof.sbom import PROPERTY
 
 if TYPE_CHECKING:

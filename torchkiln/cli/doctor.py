@@ -1,0 +1,35 @@
+"""The task that says why PyTorch does not work here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from invoke.exceptions import Exit
+from invoke.tasks import task
+
+from torchkiln.cli.flags import told
+from torchkiln.doctor import __main__ as doctors
+
+if TYPE_CHECKING:
+    from invoke.context import Context
+
+
+@task(
+    name="doctor",
+    help={
+        "python": "the Python to examine (default: the first python3 on PATH)",
+        "json": "print one JSON object",
+        "strict": "take a warning for a problem",
+        "verbose": "show what is well too",
+    },
+)
+@told
+def doctor(
+    c: Context, python: str = "", json: bool = False, strict: bool = False, verbose: bool = False
+) -> None:
+    """Say why PyTorch does not work here, and what mends it."""
+    flags = {"--json": json, "--strict": strict, "--verbose": verbose}
+    words = [flag for flag, given in flags.items() if given]
+    code = doctors.main([*words, *(["--python", python] if python else [])])
+    if code:
+        raise Exit(code=code)

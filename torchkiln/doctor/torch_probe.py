@@ -1,0 +1,72 @@
+"""What torch says of itself: imported in a process of its own, by the Python that it is for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torchkiln.doctor.ask import ask
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torchkiln.doctor.environment import Environment
+
+_QUESTION = """\
+import json, sys
+import torch
+found = {
+    "version": torch.__version__,
+    "cuda": torch.version.cuda,
+    "hip": getattr(torch.version, "hip", None),
+    "file": torch.__file__,
+    "available": False,
+    "archs": [],
+    "error": "",
+}
+try:
+    found["available"] = torch.cuda.is_available()
+    if found["cuda"]:
+        found["archs"] = torch.cuda.get_arch_list()
+        torch.zeros(1, device="cuda")
+except BaseException as error:
+    found["error"] = "{}: {}".format(type(error).__name__, error)
+print(json.dumps(found))
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TorchProbe:
+    """What torch answered. `failure` is why it could not be imported; the rest is then empty.
+
+    `cuda` is the CUDA that it was built with, "" for a CPU build; `error` is what putting a number
+    on the GPU raised. `output` is all that it wrote to stderr.
+    """
+
+    version: str = ""
+    cuda: str = ""
+    hip: str = ""
+    file: str = ""
+    available: bool = False
+    archs: tuple[str, ...] = ()
+    error: str = ""
+    failure: str = ""
+    output: str = ""
+
+
+def ask_torch(environment: Environment, environ: Mapping[str, str], patience: float) -> TorchProbe:
+    """Import torch in `environment` and return what it says; `patience` is in seconds."""
+    answer = ask(environment.python, _QUESTION, environ, patience)
+    found: dict[str, Any] | None = answer.value
+    if found is None:
+        return TorchProbe(failure=answer.failure, output=answer.errors)
+    return TorchProbe(
+        version=found["version"],
+        cuda=found["cuda"] or "",
+        hip=found["hip"] or "",
+        file=found["file"],
+        available=found["available"],
+        archs=tuple(found["archs"]),
+        error=found["error"],
+        output=answer.errors,
+    )
