@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 ROOTFS: Final = Path(__file__).parent / "rootfs"
 """Files that every image holds at the same path."""
 
+BESIDE_DOCTOR: Final = ("__init__.py", "drivers.py", "errors.py", "gpus.py", "machine.py")
+"""The modules of this package that those in doctor/ import: they run in images too."""
+
 _OWNER: Final = "torchkiln"
 # Where container runtimes put the driver; ldconfig knows them from nvidia.conf.
 _DRIVER_FOLDERS: Final = ("/usr/local/nvidia/lib", "/usr/local/nvidia/lib64")
@@ -120,9 +123,21 @@ def own_entries(project: Path, base: Base, variant: Variant, lock: VariantLock) 
     entries += [Entry.link(one.path.lstrip("/"), one.target, owner=_OWNER) for one in own.links]
     entries += [Entry.directory(one.path.lstrip("/"), one.mode, _OWNER) for one in own.folders]
     return entries + [
-        Entry.text(f"{HOME}/smoke/{path.name}", path.read_bytes(), owner=_OWNER)
-        for path in sorted((project / "smoke").glob("*.py"))
+        Entry.text(f"{HOME}/{name}", path.read_bytes(), owner=_OWNER)
+        for name, path in [*_smoke_modules(project), *_doctor_modules()]
     ]
+
+
+def _smoke_modules(project: Path) -> Iterator[tuple[str, Path]]:
+    for path in sorted((project / "smoke").glob("*.py")):
+        yield f"smoke/{path.name}", path
+
+
+def _doctor_modules() -> Iterator[tuple[str, Path]]:
+    package = Path(__file__).parent
+    modules = [*(package / name for name in BESIDE_DOCTOR), *package.glob("doctor/*.py")]
+    for path in sorted(modules):
+        yield f"doctor/torchkiln/{path.relative_to(package)}", path
 
 
 def constraints(lock: VariantLock) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from torchkiln import compile_modules
 from torchkiln.config import PREFIX, ImageConfig, image_config, venv
-from torchkiln.contents import Contents, ImageFile, image_contents
+from torchkiln.contents import BESIDE_DOCTOR, Contents, ImageFile, image_contents
 from torchkiln.errors import LockError
 from torchkiln.layer import MTIME
 from torchkiln.lockfile import DEFAULT_SOURCE
@@ -74,6 +74,8 @@ def dockerfile_values(
         "venv_files": [file for file in files if _in_venv(file["path"])],
         "files": [file for file in files if not _in_venv(file["path"])],
         "links": facts.contents.links,
+        # As patterns, which may match nothing: the Dockerfile builds without the doctor too.
+        "beside_doctor": [f"/[{name[0]}]{name[1:]}" for name in BESIDE_DOCTOR],
         "folders": [
             {"path": folder.path, "mode": f"{folder.mode:o}"} for folder in facts.contents.folders
         ],
@@ -115,7 +117,7 @@ def bake_file(header: str, variants: Iterable[Variant]) -> str:
     targets: dict[str, object] = {
         name: {
             "context": f"images/{name}",
-            "contexts": {"base": "target:base", "smoke": "smoke"},
+            "contexts": {"base": "target:base", "smoke": "smoke", "doctor": "torchkiln"},
             "tags": [f"torchkiln:{name}"],
         }
         for name in ids

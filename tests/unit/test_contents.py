@@ -120,7 +120,7 @@ def test_program_is_executable_also_on_a_file_system_that_runs_nothing(
     monkeypatch.setattr(os, "access", lambda *_: False)
     programs = [file.path for file in image_contents(BASE, CPU, LOCK).files if file.executable]
 
-    names = ("check-machine", "entrypoint", "smoke")
+    names = ("check-machine", "doctor", "entrypoint", "smoke")
     assert [f"/opt/torchkiln/bin/{name}" for name in names] == programs
 
 

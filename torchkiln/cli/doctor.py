@@ -17,18 +17,32 @@ if TYPE_CHECKING:
 @task(
     name="doctor",
     help={
-        "python": "the Python to examine (default: the first python3 on PATH)",
+        "python": "what to examine: a Python, a venv or a conda prefix (default: the one in use)",
+        "offline": "ask nothing of any network",
         "json": "print one JSON object",
         "strict": "take a warning for a problem",
         "verbose": "show what is well too",
+        "list": "show the checks, and run none",
     },
 )
 @told
 def doctor(
-    c: Context, python: str = "", json: bool = False, strict: bool = False, verbose: bool = False
+    c: Context,
+    python: str = "",
+    offline: bool = False,
+    json: bool = False,
+    strict: bool = False,
+    verbose: bool = False,
+    list: bool = False,
 ) -> None:
     """Say why PyTorch does not work here, and what mends it."""
-    flags = {"--json": json, "--strict": strict, "--verbose": verbose}
+    flags = {
+        "--offline": offline,
+        "--json": json,
+        "--strict": strict,
+        "--verbose": verbose,
+        "--list": list,
+    }
     words = [flag for flag, given in flags.items() if given]
     code = doctors.main([*words, *(["--python", python] if python else [])])
     if code:

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal, get_args
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +27,7 @@ Verdict = Literal["problem", "crashed", "warning", "skipped", "ok"]
 """From the worst to the best."""
 
 Area = Literal["machine", "container", "environment", "network"]
+AREAS: Final = get_args(Area)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,8 +95,21 @@ def check(
 
 
 def load_checks() -> list[Check]:
-    """Import each `check_*.py` of this folder; return all checks, by area and rank."""
+    """Import each `check_*.py` of this folder; return all checks, by area and rank.
+
+    A file that cannot be imported is a check that crashes, so that it hides no other.
+    """
     for path in sorted(Path(__file__).parent.glob("check_*.py")):
-        importlib.import_module(f"torchkiln.doctor.{path.stem}")
-    areas = ("machine", "container", "environment", "network")
-    return sorted(REGISTRY, key=lambda one: (areas.index(one.area), one.rank, one.id))
+        _load(path.stem)
+    return sorted(REGISTRY, key=lambda one: (AREAS.index(one.area), one.rank, one.id))
+
+
+def _load(module: str) -> None:
+    try:
+        importlib.import_module(f"torchkiln.doctor.{module}")
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is this file's alone
+        check(module, area="machine", rank=99)(partial(_raise, error))
+
+
+def _raise(error: Exception, _: Facts) -> Outcome:
+    raise error

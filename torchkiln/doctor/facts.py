@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from torchkiln.doctor.apart import run_apart
 from torchkiln.doctor.container import container_of
 from torchkiln.doctor.environment import Environment, examine
 from torchkiln.doctor.torch_probe import TorchProbe, ask_torch
@@ -35,7 +37,7 @@ class Facts:
 
     `container` is what the machine is a container of (`docker`, `podman`, `apptainer` ...), ""
     where it is none. `environment` and `torch` are None where there is no Python that answers, or
-    no torch.
+    no torch. `failures` says, by the fact's name, why it could not be gathered.
     """
 
     subject: Subject
@@ -43,18 +45,29 @@ class Facts:
     container: str
     environment: Environment | None
     torch: TorchProbe | None
+    failures: Mapping[str, str] = field(default_factory=dict)
 
 
 def gather(subject: Subject) -> Facts:
-    """Return the facts of `subject`; whatever does not answer in time is missing in them."""
-    environment = examine(subject.python, subject.environ, subject.patience)
-    has_torch = environment is not None and environment.find("torch") is not None
+    """Return the facts of `subject`; what crashes or does not answer is missing, and named."""
+    environ, patience = subject.environ, subject.patience
+    limit = 3 * patience  # each asks several things, and gives each `patience`
+    done = run_apart(
+        {
+            "machine": partial(this_machine, environ, subject.root),
+            "container": partial(container_of, subject.root, environ),
+            "environment": partial(examine, subject.python, environ, patience),
+        },
+        limit,
+    )
+    environment: Environment | None = done["environment"].value
+    if environment and environment.find("torch"):
+        done |= run_apart({"torch": partial(ask_torch, environment, environ, patience)}, limit)
     return Facts(
         subject=subject,
-        machine=this_machine(subject.environ, subject.root),
-        container=container_of(subject.root, subject.environ),
+        machine=done["machine"].value or Machine(driver=None, gpus=()),
+        container=done["container"].value or "",
         environment=environment,
-        torch=ask_torch(environment, subject.environ, subject.patience)
-        if environment and has_torch
-        else None,
+        torch=done["torch"].value if "torch" in done else None,
+        failures={name: one.failure for name, one in done.items() if one.failure},
     )

@@ -130,7 +130,12 @@ def _fill_wheelhouse(job: Job, folder: Path) -> None:
 
 def _arguments(job: Job, base: str, workspace: Path, name: str) -> list[str]:
     epoch = int(datetime.fromisoformat(job.base_lock.date.replace("Z", "+00:00")).timestamp())
-    contexts = {"base": base, "wheelhouse": workspace, "smoke": job.project / "smoke"}
+    contexts = {
+        "base": base,
+        "wheelhouse": workspace,
+        "smoke": job.project / "smoke",
+        "doctor": job.project / "torchkiln",
+    }
     return [
         *(word for pair in contexts.items() for word in ("--build-context", "{}={}".format(*pair))),
         *("--build-arg", f"SOURCE_DATE_EPOCH={epoch}"),
