@@ -126,6 +126,17 @@ def architectures(torch: str, cuda: str) -> tuple[Capability, ...]:
     return tuple((int(major), int(minor)) for major, minor in texts)
 
 
+def cudas(torch: str) -> list[str]:
+    """Return the CUDAs that the release `torch` was built with, the oldest first."""
+    wanted = _release(torch)
+    return [cuda for cuda, first, last, _ in _BUILDS if _release(first) <= wanted <= _release(last)]
+
+
+def last_releases() -> list[tuple[str, str]]:
+    """Return each CUDA with the last torch that was built with it, the oldest CUDA first."""
+    return list({cuda: last for cuda, _, last, _ in _BUILDS}.items())
+
+
 def _release(version: str) -> tuple[int, ...]:
     """Return the numbers that `2.13.0+cu130` begins with."""
     match = re.match(r"\d+(\.\d+)*", version)

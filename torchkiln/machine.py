@@ -58,7 +58,7 @@ class Machine:
 def this_machine(environ: Mapping[str, str], root: Path = Path("/")) -> Machine:
     """Return the driver and GPUs that the machine with the file system `root` shows."""
     answer = _nvml(environ) or _smi(environ)
-    module = _module_version(root)
+    module = module_version(root)
     driver = parse_driver(module or (answer[0] if answer else ""))
     gpus = answer[1] if answer and answer[1] else _listed(root)
     return Machine(
@@ -103,7 +103,7 @@ def _described_gpu(text: str) -> Gpu | str:
     return Gpu(name=text.upper(), capability=model.capability)
 
 
-def _module_version(root: Path) -> str:
+def module_version(root: Path) -> str:
     """Return the version of the loaded kernel module, "" where none is."""
     for path, pattern in (
         ("sys/module/nvidia/version", r"^(\d[\d.]+)"),
