@@ -1,0 +1,127 @@
+"""What the doctor says of a driver's module and libraries, and of torch's CUDA beside them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from doctor_machines import LIB, Patient, a_system, with_gpus
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DRIVER = "535.104.05"
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Patient:
+    """A healthy machine with an A100 and the torch that its driver runs."""
+    patient = with_gpus(a_system(tmp_path), "NVIDIA A100-SXM4-40GB", driver=DRIVER)
+    patient.with_torch("2.7.1+cu126", "12.6")
+    return patient
+
+
+def test_a_driver_that_fits_is_no_complaint(node: Patient) -> None:
+    assert {} == node.complaints()
+
+
+def test_a_driver_that_was_updated_under_its_loaded_module(node: Patient) -> None:
+    """Failure 10: apt has put new libraries beside the module of before."""
+    for name in ("libcuda.so", "libnvidia-ml.so"):
+        node.library(name, "535.230.02")
+    load = 'case "$*" in nvidia) echo 535.230.02 > "$ROOT/sys/module/nvidia/version" ;; esac'
+    node.program("modprobe", load)
+
+    assert node.recovers("driver-mismatch")
+
+
+def test_a_container_with_the_libraries_of_another_driver_is_started_again(node: Patient) -> None:
+    node.put(".dockerenv")
+    node.put("sys/module/nvidia/version", "550.54.15\n")
+    node.program("docker", f'echo {DRIVER} > "$ROOT/sys/module/nvidia/version"')
+
+    assert node.recovers("driver-mismatch")
+
+
+@pytest.mark.parametrize(
+    ("machine", "torch", "tag"),
+    [
+        ((DRIVER, "NVIDIA A100-SXM4-40GB"), ("2.13.0", "13.0"), "cu126"),
+        ((DRIVER, "Tesla V100-SXM2-16GB"), ("2.7.1", "13.0"), "cu126"),
+        (("470.82.01", "Tesla V100-SXM2-16GB"), ("2.7.1", "12.8"), "cu118"),
+        (("470.82.01", "NVIDIA A100-SXM4-40GB"), ("2.13.0", "13.0"), "cu118"),
+        (("575.57.08", "NVIDIA B200"), ("2.13.0", "13.2"), "cu129"),
+        (("575.57.08", "NVIDIA B200"), ("2.9.1", "13.0"), "cu129"),
+    ],
+)
+def test_a_driver_too_old_for_torch_gets_the_build_for_driver_and_gpu(
+    tmp_path: Path, machine: tuple[str, str], torch: tuple[str, str], tag: str
+) -> None:
+    """Failure 2: cu118 has no code for a B200, and cu128 of 2.7.1 none for a V100."""
+    driver, model = machine
+    release, cuda = torch
+    patient = with_gpus(a_system(tmp_path), model, driver=driver)
+    patient.with_torch(f"{release}+cu{cuda.replace('.', '')}", cuda)
+
+    assert f"/whl/{tag} " in patient.first().outcome.remedy
+    assert patient.recovers("driver-too-old")
+
+
+def test_the_release_stays_where_its_index_has_it(node: Patient) -> None:
+    node.with_torch("2.9.1+cu130", "13.0")
+
+    assert node.first().outcome.remedy.endswith("/whl/cu129 torch==2.9.1+cu129")
+
+
+def test_a_driver_too_old_for_any_build_is_to_be_replaced(tmp_path: Path) -> None:
+    patient = with_gpus(a_system(tmp_path), "Tesla T4", driver="440.33.01")
+    patient.with_torch("2.7.1+cu118", "11.8")
+    patient.program(
+        "apt-get",
+        """[ "$*" = "install -y nvidia-driver" ] || exit 1
+        for file in sys/module proc/driver; do echo 535.230.02 > "$ROOT/$file/nvidia/version"; done
+        for name in libcuda libnvidia-ml; do
+            rm "$ROOT/usr/lib/x86_64-linux-gnu/$name".*
+            printf '\\177ELF\\002' > "$ROOT/usr/lib/x86_64-linux-gnu/$name.so.1"
+        done""",
+    )
+
+    assert patient.recovers("driver-too-old")
+
+
+def test_cuda_compat_makes_an_old_driver_of_a_data_centre_new_enough(node: Patient) -> None:
+    node.with_torch("2.9.1+cu130", "13.0")
+    node.library("libcuda.so", "580.65.06", "usr/local/cuda/compat/lib")
+    node.environ["LD_LIBRARY_PATH"] = "/usr/local/cuda/compat/lib"
+
+    assert {} == node.complaints()
+
+
+@pytest.mark.parametrize("rest", ["", "/opt/lib"])
+def test_a_compat_libcuda_older_than_the_driver_leaves_the_path(node: Patient, rest: str) -> None:
+    """Failure 12: error 803, as in the images that put cuda-compat on LD_LIBRARY_PATH."""
+    node.library("libcuda.so", "525.60.13", "usr/local/cuda/compat")
+    folders = ["/usr/local/cuda/compat", *filter(None, [rest])]
+    node.environ["LD_LIBRARY_PATH"] = ":".join(folders)
+
+    assert node.recovers("cuda-compat")
+    assert rest == node.environ.get("LD_LIBRARY_PATH", "")
+
+
+def test_a_compat_libcuda_in_the_linker_cache_is_overruled(node: Patient) -> None:
+    """A file in /etc/ld.so.conf.d comes before the loader's own folders."""
+    node.library("libcuda.so", "525.60.13", "usr/local/cuda/compat")
+    node.put("etc/ld.so.cache", "glibc-ld\0libcuda.so.1\0/usr/local/cuda/compat/libcuda.so.1\0")
+
+    assert node.recovers("cuda-compat")
+    assert f"/{LIB}" == node.environ["LD_LIBRARY_PATH"]
+
+
+def test_compat_newer_than_the_driver_is_not_for_a_geforce(tmp_path: Path) -> None:
+    """Error 804: forward compatibility is for the GPUs of data centres."""
+    patient = with_gpus(a_system(tmp_path), "NVIDIA GeForce RTX 3090", driver=DRIVER)
+    patient.with_torch("2.7.1+cu126", "12.6")
+    patient.library("libcuda.so", "560.35.03", "usr/local/cuda/compat")
+    patient.environ["LD_LIBRARY_PATH"] = "/usr/local/cuda/compat"
+
+    assert patient.recovers("cuda-compat")

@@ -1,0 +1,85 @@
+"""Which torch is installed, and which build of it this machine can run."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from torchkiln import drivers, gpus
+
+if TYPE_CHECKING:
+    from torchkiln.doctor.facts import Facts
+    from torchkiln.machine import Machine
+
+INDEX: Final = "https://download.pytorch.org/whl"
+_TRIO: Final = ("torch", "torchvision", "torchaudio")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Build:
+    """An installed torch; `cuda` is the CUDA that it was built with, "" for another build."""
+
+    release: str
+    cuda: str
+
+
+def installed_build(facts: Facts) -> Build | None:
+    """Return the torch of the environment, read in its files: it may not be importable."""
+    found = facts.environment.find("torch") if facts.environment else None
+    if found is None:
+        return None
+    release = found.version.partition("+")[0]
+    try:
+        text = (found.folder / "torch/version.py").read_text(encoding="utf-8")
+    except OSError:
+        return Build(release=release, cuda=facts.torch.cuda if facts.torch else "")
+    match = re.search(r"^cuda\b[^=]*= '([\d.]+)'", text, re.MULTILINE)
+    return Build(release=release, cuda=match[1] if match else "")
+
+
+def wants_gpu(facts: Facts) -> bool:
+    """Tell whether a build for CUDA is installed; one for CPUs is right without any GPU."""
+    build = installed_build(facts)
+    return bool(build and build.cuda)
+
+
+def works(facts: Facts) -> bool:
+    """Tell whether torch itself has put a number on a GPU."""
+    return bool(facts.torch and facts.torch.available and not facts.torch.error)
+
+
+def fits(cuda: str, release: str, machine: Machine) -> bool:
+    """Tell whether the driver runs `cuda`, and the build of `release` has code for every GPU."""
+    archs = gpus.architectures(release, cuda)
+    known = [gpu.capability for gpu in machine.gpus if gpu.capability]
+    return (
+        machine.driver is not None
+        and machine.driver.reaches(drivers.floor(cuda, machine.platform))
+        and all(gpus.runs_on(archs, capability) for capability in known)
+    )
+
+
+def command(facts: Facts) -> str:
+    """Return the command that installs the newest build which runs here, "" where none does.
+
+    The release stays where it is to be had, so that nothing else of the environment changes.
+    """
+    found = facts.environment
+    build = installed_build(facts)
+    if found is None or build is None:
+        return ""
+    trio = [one for one in map(found.find, _TRIO) if one]
+    install = f"{shlex.quote(str(found.python))} -m pip install"
+    same = [cuda for cuda in gpus.cudas(build.release) if fits(cuda, build.release, facts.machine)]
+    if same:
+        tag = f"cu{same[-1].replace('.', '')}"
+        pins = " ".join(f"{one.name}=={one.version.partition('+')[0]}+{tag}" for one in trio)
+        return f"{install} --index-url {INDEX}/{tag} {pins}"
+    other = [cuda for cuda, last in gpus.last_releases() if fits(cuda, last, facts.machine)]
+    if not other:
+        return ""
+    names = " ".join(one.name for one in trio)
+    tag = f"cu{other[-1].replace('.', '')}"
+    return f"{install} --force-reinstall --index-url {INDEX}/{tag} {names}"
