@@ -11,6 +11,7 @@ from packaging.utils import NormalizedName, canonicalize_name
 
 from torchkiln import compat
 from torchkiln.errors import did_you_mean
+from torchkiln.releases import RELEASES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,11 +66,11 @@ def torch(place: Place, python: str) -> str:
     version = place.text()
     if not version:
         return ""
-    nearest = did_you_mean(version, compat.RELEASES)
+    nearest = did_you_mean(version, RELEASES)
     if not _VERSION.fullmatch(version):
         place.fault(f"not a version like `2.0.1`: `{version}`{nearest}")
         return ""
-    if version not in compat.RELEASES and not compat.is_newer(version):
+    if version not in RELEASES and not compat.is_newer(version):
         place.fault(f"there is no release {version} of torch{nearest}")
         return ""
     if python:
@@ -82,7 +83,7 @@ def cuda(place: Place) -> str:
     version = place.text()
     if version and not _MAJOR_MINOR.fullmatch(version):
         digits = version.lower().removeprefix("cu")
-        known = sorted({one for release in compat.RELEASES.values() for one in release.cuda})
+        known = sorted({one for release in RELEASES.values() for one in release.cuda})
         nearest = did_you_mean(f"{digits[:-1]}.{digits[-1:]}", known)
         place.fault(f"not a CUDA version like `11.7`: `{version}`{nearest}")
         return ""

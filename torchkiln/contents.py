@@ -21,7 +21,14 @@ if TYPE_CHECKING:
 ROOTFS: Final = Path(__file__).parent / "rootfs"
 """Files that every image holds at the same path."""
 
-BESIDE_DOCTOR: Final = ("__init__.py", "drivers.py", "errors.py", "gpus.py", "machine.py")
+BESIDE_DOCTOR: Final = (
+    "__init__.py",
+    "drivers.py",
+    "errors.py",
+    "gpus.py",
+    "machine.py",
+    "releases.py",
+)
 """The modules of this package that those in doctor/ import: they run in images too."""
 
 _OWNER: Final = "torchkiln"

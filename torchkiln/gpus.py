@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from torchkiln.releases import numbers
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -119,7 +121,7 @@ def architectures(torch: str, cuda: str) -> tuple[Capability, ...]:
 
     Empty where nothing is known of it.
     """
-    rows = [row for row in _BUILDS if row[0] == cuda and _release(row[1]) <= _release(torch)]
+    rows = [row for row in _BUILDS if row[0] == cuda and numbers(row[1]) <= numbers(torch)]
     if not rows:
         return ()
     texts = (arch.split(".") for arch in rows[-1][3].split())
@@ -128,19 +130,13 @@ def architectures(torch: str, cuda: str) -> tuple[Capability, ...]:
 
 def cudas(torch: str) -> list[str]:
     """Return the CUDAs that the release `torch` was built with, the oldest first."""
-    wanted = _release(torch)
-    return [cuda for cuda, first, last, _ in _BUILDS if _release(first) <= wanted <= _release(last)]
+    wanted = numbers(torch)
+    return [cuda for cuda, first, last, _ in _BUILDS if numbers(first) <= wanted <= numbers(last)]
 
 
 def last_releases() -> list[tuple[str, str]]:
     """Return each CUDA with the last torch that was built with it, the oldest CUDA first."""
     return list({cuda: last for cuda, _, last, _ in _BUILDS}.items())
-
-
-def _release(version: str) -> tuple[int, ...]:
-    """Return the numbers that `2.13.0+cu130` begins with."""
-    match = re.match(r"\d+(\.\d+)*", version)
-    return tuple(map(int, match[0].split("."))) if match else ()
 
 
 def runs_on(archs: Iterable[Capability], capability: Capability) -> bool:

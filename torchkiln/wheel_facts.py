@@ -24,6 +24,7 @@ from torchkiln import compat, gpus
 from torchkiln.cuda import torch_cuda
 from torchkiln.errors import ArchiveError, FactsError
 from torchkiln.fatbin import device_code
+from torchkiln.releases import RELEASES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -69,7 +70,7 @@ def check_facts(store: Store, variant: Variant, path: Path) -> tuple[Fact, ...]:
 def _facts(members: _Members, variant: Variant, path: Path) -> Iterator[Fact]:
     cuda = torch_cuda(path)
     yield _fact("CUDA", variant.cuda or "none", cuda or "none")
-    release = compat.RELEASES.get(variant.torch)
+    release = RELEASES.get(variant.torch)
     if release is not None:
         wanted = SpecifierSet(members.metadata("Requires-Python"))
         first = release.pythons[0]

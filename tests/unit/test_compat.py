@@ -4,13 +4,14 @@ from packaging.utils import NormalizedName
 from packaging.version import Version
 
 from torchkiln import compat
+from torchkiln.releases import RELEASES
 
 
 def torches(cuda: str, *, default: bool = False) -> list[str]:
     """Return the releases that had a build for `cuda`."""
     return [
         release.torch
-        for release in compat.RELEASES.values()
+        for release in RELEASES.values()
         if cuda == release.default_cuda or (cuda in release.cuda and not default)
     ]
 
@@ -24,7 +25,7 @@ def faulty(torch: str, **specifiers: str) -> list[NormalizedName | None]:
 
 
 def test_the_table_is_in_the_order_of_the_releases() -> None:
-    assert sorted(compat.RELEASES, key=Version) == list(compat.RELEASES)
+    assert sorted(RELEASES, key=Version) == list(RELEASES)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +64,7 @@ def test_some_cuda_was_never_on_the_default_index(cuda: str) -> None:
 )
 def test_each_index_held_a_run_of_releases(cuda: str, first: str, last: str) -> None:
     """The same fact from another source: the extent of each index, as cog records it."""
-    between = [one for one in compat.RELEASES if Version(first) <= Version(one) <= Version(last)]
+    between = [one for one in RELEASES if Version(first) <= Version(one) <= Version(last)]
 
     assert between == torches(cuda)
 

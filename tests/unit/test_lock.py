@@ -12,11 +12,12 @@ from package_index import index, torch, wheel
 from packaging.requirements import Requirement
 from servers import Site, serving
 
-from torchkiln import compat, debian
+from torchkiln import debian
 from torchkiln.catalog import Base, Catalog, Variant, load
 from torchkiln.errors import FetchError, LockError
 from torchkiln.lock import demand, lock_base, lock_variant, lock_variants
 from torchkiln.lockfile import read_base_lock, read_variant_lock
+from torchkiln.releases import RELEASES
 from torchkiln.store import Store
 
 if TYPE_CHECKING:
@@ -263,8 +264,8 @@ def test_a_variant_of_the_pytorch_index_is_locked_where_that_answers(
 
     assert {wheel.name: (wheel.version, wheel.source) for wheel in lock.wheels} == {
         "torch": (f"{variant.torch}+{name}", f"pytorch-{name}"),
-        "torchvision": (f"{compat.RELEASES[variant.torch].torchvision}+{name}", f"pytorch-{name}"),
-        "torchaudio": (f"{compat.RELEASES[variant.torch].torchaudio}+{name}", f"pytorch-{name}"),
+        "torchvision": (f"{RELEASES[variant.torch].torchvision}+{name}", f"pytorch-{name}"),
+        "torchaudio": (f"{RELEASES[variant.torch].torchaudio}+{name}", f"pytorch-{name}"),
         library: (f"{cuda}.89", f"pytorch-{name}"),
         **dict.fromkeys(("matplotlib", "numpy", "pip", "setuptools"), ("2.0", "default")),
     }
