@@ -117,7 +117,7 @@ def faults(
     folder = Path(environ.get("TMPDIR") or tempfile.gettempdir())
     hint = "name a place of your own that has room: `export TMPDIR=/path`"
     temporary = Space(path=folder, size=TEMPORARY_BYTES, hint=hint)
-    found = list(_namespace_faults(machine, probe))
+    found = list(namespace_faults(machine, probe))
     return found + [fault for space in [*spaces, temporary] for fault in space_faults(space)]
 
 
@@ -155,7 +155,7 @@ def _platform_faults(machine: Machine) -> Iterator[Fault]:
         yield Fault(what=what, hint=hint)
 
 
-def _namespace_faults(machine: Machine, probe: Sequence[str]) -> Iterator[Fault]:
+def namespace_faults(machine: Machine, probe: Sequence[str]) -> Iterator[Fault]:
     """Try the probe; where it fails, tell each setting that forbids it."""
     done = subprocess.run(probe, capture_output=True, text=True, check=False)
     restricted = machine.setting("kernel.apparmor_restrict_unprivileged_userns") == "1"
