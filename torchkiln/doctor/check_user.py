@@ -1,0 +1,59 @@
+"""The account: its name and its home, which containers often lack."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from torchkiln.doctor.cgroup import read
+from torchkiln.doctor.checks import check, ok, problem
+
+if TYPE_CHECKING:
+    from torchkiln.doctor.checks import Outcome
+    from torchkiln.doctor.facts import Facts
+
+_NAMES: Final = ("LOGNAME", "USER", "LNAME", "USERNAME")
+"""What Python's getpass.getuser() reads before it looks the account up."""
+
+
+@check("account", area="container", rank=71)
+def account(facts: Facts) -> Outcome:
+    """Look for a name of the account, which torch.compile names its cache after."""
+    uid = os.getuid()
+    if any(facts.subject.environ.get(name) for name in _NAMES) or _known(facts.subject.root, uid):
+        return ok(f"the account {uid} has a name")
+    return problem(
+        f"the account {uid} has no name: it is not in /etc/passwd, and USER is not set",
+        cause="torch.compile ends with `getpwuid(): uid not found`",
+        remedy="export USER=torch",
+        link="pytorch/pytorch#140765",
+    )
+
+
+def _known(root: Path, uid: int) -> bool:
+    """Look in the file first; directories of clusters are asked for this machine alone."""
+    if re.search(rf"^[^:]+:[^:]*:{uid}:", read(root / "etc/passwd"), re.MULTILINE):
+        return True
+    try:
+        return root == Path("/") and bool(pwd.getpwuid(uid))
+    except KeyError:
+        return False
+
+
+@check("home", area="container", rank=73)
+def home(facts: Facts) -> Outcome:
+    """Look for a home to write to: caches of compilers, hubs and pip lie there."""
+    name = facts.subject.environ.get("HOME", "")
+    folder = facts.subject.root / name.lstrip("/")
+    if name.startswith("/") and os.access(folder, os.W_OK | os.X_OK):
+        return ok("HOME can be written to")
+    reason = "cannot be written to" if os.access(folder, os.F_OK) else "is not there"
+    return problem(
+        f"HOME, {name}, {reason}" if name else "HOME is not set",
+        cause="Triton, torch.hub and pip keep what they make there, and fail without",
+        remedy='export HOME="$(mktemp -d)"',
+        link="foundation-model-stack/fms-hf-tuning#367",
+    )
