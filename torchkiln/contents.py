@@ -26,6 +26,7 @@ BESIDE_DOCTOR: Final = (
     "drivers.py",
     "errors.py",
     "gpus.py",
+    "host.py",
     "machine.py",
     "releases.py",
 )

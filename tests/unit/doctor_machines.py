@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest.mock import patch
@@ -143,7 +143,8 @@ class Patient:
             metadata=self.root / metadata,
             installer="pip",
         )
-        self.environment = an_environment(self.root / "programs/python", site, (found,))
+        pip = replace(found, name="pip", version="26.3", metadata=None)
+        self.environment = an_environment(self.root / "programs/python", site, (found, pip))
 
 
 # Puts the build in place that the index of the command has.

@@ -8,15 +8,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torchkiln.doctor.checks import load_checks
 from torchkiln.doctor.facts import Subject, gather
 from torchkiln.doctor.guard import run_checks
-from torchkiln.doctor.report import as_json, listed, report, text
+from torchkiln.doctor.pythons import find
+from torchkiln.doctor.report import FAILED, as_json, listed, report, text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,8 +28,11 @@ def main(arguments: Sequence[str]) -> int:
     if options.list:
         print("\n".join(f"{name:<22}  {area:<11}  {words}" for name, area, words in listed(checks)))
         return 0
-    python = options.python or shutil.which("python3")
-    subject = Subject(environ=os.environ, python=Path(python) if python else None)
+    python = find(options.python, os.environ)
+    if options.python and python is None:
+        print(f"error: there is no Python at `{options.python}`", file=sys.stderr)
+        return FAILED
+    subject = Subject(environ=os.environ, python=python)
     announce("the machine, Python and torch")
     facts = gather(subject)
     made = report(facts, run_checks(checks, facts, announce), strict=options.strict)
@@ -43,7 +45,8 @@ def main(arguments: Sequence[str]) -> int:
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Return the options."""
     parser = argparse.ArgumentParser(prog="doctor", description="Say why PyTorch does not work")
-    parser.add_argument("--python", help="the Python to examine (default: python3 on PATH)")
+    words = "what to examine: a Python, a venv or a conda prefix (default: the one in use)"
+    parser.add_argument("--python", default="", help=words)
     parser.add_argument("--offline", action="store_true", help="ask nothing of any network")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--strict", action="store_true", help="take a warning for a problem")

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import re
-import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from torchkiln import drivers, gpus
+from torchkiln.doctor.installer import INDEX, install
 
 if TYPE_CHECKING:
     from torchkiln.doctor.facts import Facts
     from torchkiln.machine import Machine
 
-INDEX: Final = "https://download.pytorch.org/whl"
 _TRIO: Final = ("torch", "torchvision", "torchaudio")
 
 
@@ -71,15 +70,16 @@ def command(facts: Facts) -> str:
     if found is None or build is None:
         return ""
     trio = [one for one in map(found.find, _TRIO) if one]
-    install = f"{shlex.quote(str(found.python))} -m pip install"
     same = [cuda for cuda in gpus.cudas(build.release) if fits(cuda, build.release, facts.machine)]
     if same:
         tag = f"cu{same[-1].replace('.', '')}"
-        pins = " ".join(f"{one.name}=={one.version.partition('+')[0]}+{tag}" for one in trio)
-        return f"{install} --index-url {INDEX}/{tag} {pins}"
+        pins = [f"{one.name}=={one.version.partition('+')[0]}+{tag}" for one in trio]
+        return install(found, facts.subject.environ, "--index-url", f"{INDEX}/{tag}", *pins)
     other = [cuda for cuda, last in gpus.last_releases() if fits(cuda, last, facts.machine)]
     if not other:
         return ""
-    names = " ".join(one.name for one in trio)
     tag = f"cu{other[-1].replace('.', '')}"
-    return f"{install} --force-reinstall --index-url {INDEX}/{tag} {names}"
+    names = [one.name for one in trio]
+    return install(
+        found, facts.subject.environ, "--upgrade", "--index-url", f"{INDEX}/{tag}", *names
+    )

@@ -84,12 +84,16 @@ class Environment:
 
 
 def examine(python: Path | None, environ: Mapping[str, str], patience: float) -> Environment | None:
-    """Return the environment of `python` as a program started in it sees it; None: no answer."""
+    """Return the environment of `python` as a program started in it sees it.
+
+    What does not answer raises `RuntimeError`, and says why.
+    """
     if python is None:
         return None
-    found: dict[str, Any] | None = ask(python, _QUESTION, environ, patience).value
+    answer = ask(python, _QUESTION, environ, patience)
+    found: dict[str, Any] | None = answer.value
     if found is None:
-        return None
+        raise RuntimeError(answer.failure)
     path = tuple(map(Path, found["path"]))
     return Environment(
         python=python,

@@ -1,0 +1,248 @@
+"""What the doctor says of an environment's torch and of what lies beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from doctor_environments import TORCH, Venv, make, make_prefix, plain, torch_wheel
+from doctor_machines import a_system, with_gpus
+
+from torchkiln.doctor.pythons import find
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# What a torch does that has its own GPU.
+COMPUTES = TORCH.replace("lambda: False", "lambda: True").replace(
+    '    raise RuntimeError("no GPU")', "    return 0"
+)
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Venv:
+    return make(tmp_path)
+
+
+def with_driver(tmp_path: Path, gpu: str, driver: str = "580.95.05") -> Path:
+    return with_gpus(a_system(tmp_path / "machine"), gpu, driver=driver).root
+
+
+def test_an_environment_without_torch_is_no_complaint(environment: Venv) -> None:
+    assert {} == environment.complaints()
+
+
+@pytest.mark.parametrize(
+    ("torch", "cuda", "others"),
+    [
+        ("2.13.0+cpu", None, {"numpy": "2.4.6"}),
+        ("2.13.0", "13.0", {"torchvision": "0.28.0", "torchaudio": "2.11.0", "numpy": "2.4.6"}),
+        ("2.0.1", "11.7", {"torchvision": "0.15.2", "torchaudio": "2.0.2", "numpy": "1.26.4"}),
+        ("2.7.1+cu118", "11.8", {"torchvision": "0.22.1+cu118", "torchaudio": "2.7.1+cu118"}),
+        ("2.13.0", "13.0", {"torchvision": "0.28.0+cu130"}),
+        ("2.99.0", "14.0", {"torchvision": "0.99.0", "numpy": "3.0.0"}),
+    ],
+)
+def test_a_healthy_environment_is_no_complaint(
+    environment: Venv, torch: str, cuda: str | None, others: dict[str, str]
+) -> None:
+    environment.install(torch_wheel(environment.wheels, torch, cuda))
+    for name, version in others.items():
+        environment.install(plain(environment.wheels, name, version))
+    assert {} == environment.complaints()
+
+
+def test_a_cpu_build_beside_a_gpu_is_replaced_by_one_for_it(tmp_path: Path) -> None:
+    """Failure 1."""
+    environment = make(tmp_path, with_driver(tmp_path, "Tesla T4"))
+    environment.install(torch_wheel(tmp_path, "2.7.1+cpu", None))
+    torch_wheel(environment.wheels, "2.7.1+cu128", "12.8", COMPUTES)
+    assert environment.recovers("cpu-build")
+
+
+def test_a_cpu_build_beside_an_old_driver_is_replaced_by_what_it_runs(tmp_path: Path) -> None:
+    environment = make(tmp_path, with_driver(tmp_path, "Tesla T4", "470.82.01"))
+    environment.install(torch_wheel(tmp_path, "2.7.1+cpu", None))
+    assert "/whl/cu118 torch==2.7.1+cu118" in environment.examine()[0].outcome.remedy
+
+
+@pytest.mark.parametrize(
+    ("gpu", "version", "cuda", "right"),
+    [
+        ("NVIDIA GeForce RTX 5090", "2.7.1+cu126", "12.6", "2.7.1+cu128"),  # too new
+        ("Tesla P100-PCIE-16GB", "2.9.1+cu130", "13.0", "2.9.1+cu126"),  # too old
+    ],
+)
+def test_a_build_without_code_for_the_gpu_is_replaced(
+    tmp_path: Path, gpu: str, version: str, cuda: str, right: str
+) -> None:
+    """Failure 3."""
+    environment = make(tmp_path, with_driver(tmp_path, gpu))
+    environment.install(torch_wheel(tmp_path, version, cuda))
+    digits = right.rpartition("+cu")[2]
+    torch_wheel(environment.wheels, right, f"{digits[:-1]}.{digits[-1]}", COMPUTES)
+    assert environment.recovers("gpu-code")
+
+
+def test_ptx_serves_a_gpu_that_is_newer_than_all_machine_code(tmp_path: Path) -> None:
+    environment = make(tmp_path, with_driver(tmp_path, "NVIDIA GeForce RTX 5090"))
+    body = COMPUTES.replace("lambda: []", "lambda: ['sm_90', 'compute_90']")
+    environment.install(torch_wheel(tmp_path, "2.7.1+cu126", "12.6", body))
+    assert "gpu-code" not in environment.complaints()
+
+
+@pytest.mark.parametrize(
+    ("torch", "cuda", "wrong", "right"),
+    [
+        ("2.13.0", "13.0", "torchvision 0.27.0", "torchvision 0.28.0"),
+        ("2.13.0+cpu", None, "torchvision 0.28.0", "torchvision 0.28.0+cpu"),
+        ("2.7.1+cu118", "11.8", "torchvision 0.22.1+cu128", "torchvision 0.22.1+cu118"),
+        ("2.0.1", "11.7", "torchaudio 2.1.0", "torchaudio 2.0.2"),
+    ],
+)
+def test_a_companion_of_another_torch_is_replaced(
+    environment: Venv, torch: str, cuda: str | None, wrong: str, right: str
+) -> None:
+    """Failure 5."""
+    environment.install(torch_wheel(environment.wheels, torch, cuda))
+    environment.install(plain(environment.wheels, *wrong.split()))
+    plain(environment.wheels, *right.split())
+    assert environment.recovers("companions")
+
+
+def test_a_user_site_that_hides_the_environment_is_left_out(tmp_path: Path) -> None:
+    """Failure 6."""
+    prefix = make_prefix(tmp_path)
+    prefix.install(torch_wheel(prefix.wheels, "2.13.0+cpu", None))
+    user = tmp_path / "user"
+    prefix.environ["PYTHONUSERBASE"] = str(user)
+    target = user / prefix.site.relative_to(prefix.folder)
+    prefix.install(torch_wheel(prefix.wheels, "2.0.1", "11.7"), target)
+    assert prefix.recovers("user-site")
+
+
+def test_a_user_site_with_a_torch_of_its_own_is_no_complaint(tmp_path: Path) -> None:
+    prefix = make_prefix(tmp_path)
+    prefix.environ["PYTHONUSERBASE"] = str(tmp_path / "user")
+    target = tmp_path / "user" / prefix.site.relative_to(prefix.folder)
+    prefix.install(torch_wheel(prefix.wheels, "2.13.0+cpu", None), target)
+    assert {} == prefix.complaints()
+
+
+def test_a_folder_of_pythonpath_that_hides_the_environment_is_left_out(
+    environment: Venv, tmp_path: Path
+) -> None:
+    environment.install(torch_wheel(tmp_path, "2.13.0+cpu", None))
+    environment.install(torch_wheel(tmp_path, "2.0.1", "11.7"), tmp_path / "other")
+    environment.environ["PYTHONPATH"] = str(tmp_path / "other")
+    assert environment.recovers("pythonpath")
+
+
+def test_numpy_2_beside_an_older_torch_is_replaced(environment: Venv) -> None:
+    """Failure 7, on stubs; the real wheels are in tests/build."""
+    environment.install(torch_wheel(environment.wheels, "2.0.1", "11.7"))
+    environment.install(plain(environment.wheels, "numpy", "2.4.6"))
+    plain(environment.wheels, "numpy", "1.26.4")
+    assert environment.recovers("numpy-abi")
+
+
+def test_a_torch_that_cannot_be_imported_is_installed_again(environment: Venv) -> None:
+    environment.install(torch_wheel(environment.wheels, "2.13.0+cpu", None))
+    (environment.site / "torch/__init__.py").write_text("import nowhere\n")
+    first = environment.examine()[0]
+    assert first.outcome.evidence == "ModuleNotFoundError: No module named 'nowhere'"
+    assert environment.recovers("torch-imports")
+
+
+@pytest.mark.parametrize(
+    ("body", "evidence"),
+    [
+        ("import os; os.abort()", "ended by SIGABRT"),
+        ("import ctypes; ctypes.string_at(0)", "ended by SIGSEGV"),
+        ("import time; time.sleep(600)", "no answer in 1 s"),
+    ],
+)
+def test_a_torch_that_crashes_or_hangs_crashes_no_doctor(
+    environment: Venv, body: str, evidence: str
+) -> None:
+    environment.install(torch_wheel(environment.wheels, "2.13.0+cpu", None, body))
+    if "no answer" in evidence:
+        environment.patience = 1.0
+    assert {"torch-imports": evidence} == environment.complaints()
+
+
+def test_a_python_that_is_gone_is_named(environment: Venv) -> None:
+    environment.python.unlink()
+    environment.python.symlink_to("/nowhere/python3")
+    first = environment.examine()[0]
+    assert (first.check.id, first.outcome.verdict) == ("python-starts", "problem")
+    assert "No such file" in first.outcome.evidence
+
+
+# Pythons as they describe themselves, where torch has no wheels for them.
+FOREIGN: dict[str, dict[str, object]] = {
+    "3.6": {"version": "3.6.15"},
+    "3.99": {"version": "3.99.0"},
+    "musl": {"libc": ""},
+    "32 bits": {"bits": 32},
+    "PyPy": {"implementation": "PyPy"},
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_a_python_that_torch_has_no_wheels_for_is_named(
+    environment: Venv, tmp_path: Path, kind: str
+) -> None:
+    """Failure 8; the remedy makes an environment with one that it has."""
+    disguise(environment.python, FOREIGN[kind])
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    # Stands for uv, which would download a Python: it makes the environment anew.
+    (tools / "uv").write_text(UV.format(python=sys.executable))
+    (tools / "uv").chmod(0o755)
+    environment.environ["PATH"] = f"{tools}{os.pathsep}{os.defpath}"
+    first = environment.examine()[0]
+    assert first.check.id == "python-wheels"
+    environment.mend(first.outcome.remedy)
+    environment.folder = next(tmp_path.glob("environment-3.*"))
+    assert {} == environment.complaints()
+
+
+UV = """\
+#!/bin/sh
+for last; do :; done
+{python} -m venv --without-pip "$last"
+"""
+LIAR = '''\
+#!/bin/sh
+{real} "$@" | {real} -c '
+import json, sys
+print(json.dumps({{**json.load(sys.stdin), **json.loads(r"""{facts}""")}}))'
+'''
+
+
+def disguise(python: Path, facts: dict[str, object]) -> None:
+    """Let a Python describe itself otherwise."""
+    real = python.rename(python.with_name("real"))
+    python.write_text(LIAR.format(real=real, facts=json.dumps(facts)))
+    python.chmod(0o755)
+
+
+def test_the_active_environment_is_examined(environment: Venv) -> None:
+    active = {"VIRTUAL_ENV": str(environment.folder), "PATH": os.defpath}
+    assert find("", active) == environment.python
+    assert find("", {"CONDA_PREFIX": str(environment.folder), "PATH": ""}) == environment.python
+
+
+def test_an_environment_is_named_by_its_folder_or_its_python(environment: Venv) -> None:
+    assert find(str(environment.folder), {}) == environment.python
+    assert find(str(environment.python), {}) == environment.python
+    assert find("/nowhere", {}) is None
+
+
+def test_torchkilns_own_python_is_not_what_anyone_means(environment: Venv) -> None:
+    own = f"{sys.prefix}/bin{os.pathsep}{environment.folder}/bin"
+    assert find("", {"PATH": own, "VIRTUAL_ENV": sys.prefix}) == environment.folder / "bin/python3"
