@@ -28,7 +28,7 @@ from torchkiln.doctor.guard import run_checks
 from torchkiln.doctor.report import diagnosis
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from torchkiln.doctor.facts import Facts
     from torchkiln.doctor.guard import Finding
@@ -46,17 +46,24 @@ def zeros(*_, **__):
 """
 
 
-def wheel(folder: Path, name: str, version: str, files: Mapping[str, str]) -> Path:
+def wheel(
+    folder: Path,
+    name: str,
+    version: str,
+    files: Mapping[str, str],
+    requires: Sequence[str] = (),
+) -> Path:
     """Write a wheel with `files` and return its path."""
     folder.mkdir(parents=True, exist_ok=True)
     info = f"{name}-{version}.dist-info"
     path = folder / f"{name}-{version}-py3-none-any.whl"
     everything = {
         **files,
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        + "".join(f"Requires-Dist: {one}\n" for one in requires),
         f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
-    record = "".join(f"{one},,\n" for one in everything)
+    record = "".join(f"{one},,{len(text)}\n" for one, text in everything.items())
     with zipfile.ZipFile(path, "w") as archive:
         for file, text in everything.items():
             archive.writestr(file, text)
@@ -64,10 +71,17 @@ def wheel(folder: Path, name: str, version: str, files: Mapping[str, str]) -> Pa
     return path
 
 
-def torch_wheel(folder: Path, version: str, cuda: str | None, body: str = TORCH) -> Path:
+def torch_wheel(
+    folder: Path,
+    version: str,
+    cuda: str | None,
+    body: str = TORCH,
+    requires: Sequence[str] = (),
+) -> Path:
     """Write the wheel of a torch that was built for `cuda`."""
     about = f"__version__ = {version!r}\ncuda = {cuda!r}\nhip = None\n"
-    return wheel(folder, "torch", version, {"torch/__init__.py": body, "torch/version.py": about})
+    files = {"torch/__init__.py": body, "torch/version.py": about}
+    return wheel(folder, "torch", version, files, requires)
 
 
 def plain(folder: Path, name: str, version: str) -> Path:
@@ -84,6 +98,18 @@ class Venv:
     wheels: Path
     environ: dict[str, str] = field(default_factory=dict)
     patience: float = 20.0
+
+    @property
+    def tools(self) -> Path:
+        """Return the first folder on its PATH."""
+        return self.folder.with_name("tools")
+
+    def program(self, name: str, body: str) -> None:
+        """Put a shell script on the PATH."""
+        self.tools.mkdir(exist_ok=True)
+        path = self.tools / name
+        path.write_text(f"#!/bin/sh\n{body}\n")
+        path.chmod(0o755)
 
     @property
     def python(self) -> Path:
@@ -105,7 +131,7 @@ class Venv:
         return {
             "HOME": "/root",
             "USER": "someone",
-            "PATH": os.defpath,
+            "PATH": f"{self.tools}:{os.defpath}",
             "PIP_NO_CACHE_DIR": "1",
             "PIP_NO_INDEX": "1",
             "PIP_FIND_LINKS": str(self.wheels),
@@ -167,6 +193,7 @@ def make(tmp_path: Path, root: Path | None = None) -> Venv:
     made.wheels.mkdir()
     for path in _pip().iterdir():
         (made.site / path.name).symlink_to(path)
+    made.program("c++", "true")  # whether the machine that runs the tests has one
     return made
 
 
@@ -194,4 +221,8 @@ def make_prefix(tmp_path: Path) -> Venv:
     for path in Path(os.__file__).parent.iterdir():
         if path.name != "site-packages":
             (made.site.parent / path.name).symlink_to(path)
+    (made.folder / "include").symlink_to(Path(sys.base_prefix) / "include")
+    for path in _pip().iterdir():
+        (made.site / path.name).symlink_to(path)
+    made.program("c++", "true")
     return made

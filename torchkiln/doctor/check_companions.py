@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from torchkiln.doctor import builds
 from torchkiln.doctor.checks import check, ok, problem, skipped
-from torchkiln.doctor.installer import INDEX, install
+from torchkiln.doctor.installer import install, page
 from torchkiln.releases import RELEASES, numbers
 
 if TYPE_CHECKING:
@@ -35,13 +35,11 @@ def companions(facts: Facts) -> Outcome:
     if not wrong:
         return ok(", ".join(f"{one.name} {one.version}" for one in there))
     shown = " and ".join(f"{one.name} {one.version}" for one in there if one.name in wrong)
-    local = torch.version.partition("+")[2]
-    pages = ["--index-url", f"{INDEX}/{local}"] if local else []
     pins = [f"{name}=={version}" for name, version in wrong.items()]
     return problem(
         f"{shown} beside torch {torch.version}",
         cause="each is built for one torch: with another, `torchvision::nms does not exist`",
-        remedy=install(found, facts.subject.environ, "--no-deps", *pages, *pins),
+        remedy=install(found, facts.subject.environ, "--no-deps", *page(torch.version), *pins),
         link="pytorch/pytorch#157648",
     )
 

@@ -1,4 +1,4 @@
-"""The build of torch: whether it is for this machine's GPUs, and whether it can be imported."""
+"""The build of torch: whether it is for this machine's GPUs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from torchkiln import gpus
 from torchkiln.doctor import builds
 from torchkiln.doctor.checks import check, ok, problem, skipped
-from torchkiln.doctor.installer import reinstall
 from torchkiln.doctor.nvidia import gpu_nodes
 
 if TYPE_CHECKING:
@@ -75,23 +74,6 @@ def _capability(name: str) -> Capability:
     """Return (9, 0) of `sm_90a`."""
     digits = re.sub(r"\D", "", name)
     return int(digits[:-1]), int(digits[-1])
-
-
-@check("torch-imports", area="environment", rank=69)
-def imports(facts: Facts) -> Outcome:
-    """Import torch in a process of its own."""
-    found, torch = facts.environment, facts.torch
-    if found is None or torch is None:
-        return skipped("there is no torch")
-    if not torch.failure:
-        return ok(f"torch {torch.version}")
-    installed = found.find("torch")
-    version = installed.version if installed else ""
-    return problem(
-        torch.failure,
-        cause="`import torch` fails, and no other check knows why: files may be missing or broken",
-        remedy=reinstall(found, facts.subject.environ, f"torch=={version}"),
-    )
 
 
 @check("torch-on-gpu", area="environment", rank=68)

@@ -42,6 +42,13 @@ _FABRIC: Final = {
     "suse": "nvidia-fabricmanager",
     "arch": "nvidia-fabricmanager",
 }
+_COMPILER: Final = {
+    "ubuntu": "g++ python3-dev",
+    "debian": "g++ python3-dev",
+    "fedora": "gcc-c++ python3-devel",
+    "suse": "gcc-c++ python3-devel",
+    "arch": "gcc python",
+}
 
 
 def os_release(root: Path) -> dict[str, str]:
@@ -83,6 +90,11 @@ def install_fabric_manager(root: Path, branch: int) -> str:
 def install_modprobe(root: Path) -> str:
     """Return the command that installs the program which makes device nodes."""
     return _install(root, dict.fromkeys(_INSTALL, "nvidia-modprobe"), 0)
+
+
+def install_compiler(root: Path) -> str:
+    """Return the command that installs a C++ compiler and Python's headers."""
+    return _install(root, _COMPILER, 0)
 
 
 def _install(root: Path, names: dict[str, str], branch: int) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from torchkiln.doctor.ask import ask
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 # Of any Python 3: it is what the person has who needs a doctor.
 _QUESTION = """\
@@ -42,6 +42,8 @@ class Installed:
     """A distribution by its normalised name; `folder` is where its packages lie.
 
     `metadata` is its dist-info or egg-info folder; `installer` is what its INSTALLER says.
+    `requires` has what it needs without any extra: normalised names, with `==VERSION` where it
+    pins one.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Installed:
     folder: Path
     metadata: Path | None
     installer: str
+    requires: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,9 +122,24 @@ def _installed(path: Sequence[Path]) -> Iterator[Installed]:
             name = one.metadata["Name"]  # None where an interrupted install left no METADATA
             if name:
                 yield Installed(
-                    name=re.sub(r"[-_.]+", "-", name).lower(),
+                    name=_normalised(name),
                     version=one.version,
                     folder=folder,
                     metadata=getattr(one, "_path", None),
                     installer=(one.read_text("INSTALLER") or "").strip(),
+                    requires=tuple(_required(one.requires or [])),
                 )
+
+
+def _required(lines: Iterable[str]) -> Iterator[str]:
+    """Read Requires-Dist (PEP 508), of which names and pins are enough here."""
+    for line in lines:
+        match = re.match(
+            r"([\w.-]+)(?:\[.*?\])?\s*\(?\s*(?:==\s*([\w.+!]+)\s*\)?\s*(?:;|$))?", line
+        )
+        if match and "extra ==" not in line:
+            yield _normalised(match[1]) + (f"=={match[2]}" if match[2] else "")
+
+
+def _normalised(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()

@@ -29,9 +29,21 @@ def install(environment: Environment, environ: Mapping[str, str], *words: str) -
     return f"{python} -m ensurepip && {python} -m pip install {wanted}"
 
 
-def reinstall(environment: Environment, environ: Mapping[str, str], *words: str) -> str:
-    """Return a shell command that puts `words` in the place of what is there, and nothing else."""
-    options = ["--no-deps"]
-    has_pip = environment.find("pip") or not shutil.which("uv", path=environ.get("PATH"))
-    options.append("--force-reinstall" if has_pip else "--reinstall")
-    return install(environment, environ, *options, *words)
+def reinstall(environment: Environment, environ: Mapping[str, str], name: str) -> str:
+    """Return a shell command that installs what there is of `name` once more, and nothing else."""
+    found = environment.find(name)
+    version = found.version if found else ""
+    uv = not environment.find("pip") and shutil.which("uv", path=environ.get("PATH"))
+    return install(
+        environment,
+        environ,
+        *("--reinstall" if uv else "--force-reinstall", "--no-deps"),
+        *page(version),
+        f"{name}=={version}" if version else name,
+    )
+
+
+def page(version: str) -> list[str]:
+    """Return the options that name the index of a build: of `2.13.0+cpu` that of `/cpu`."""
+    local = version.partition("+")[2]
+    return ["--index-url", f"{INDEX}/{local}"] if local else []

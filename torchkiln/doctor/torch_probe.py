@@ -13,8 +13,13 @@ if TYPE_CHECKING:
     from torchkiln.doctor.environment import Environment
 
 _QUESTION = """\
-import json, sys
+import json, re, sys
 import torch
+try:
+    with open("/proc/self/maps") as maps:
+        openmp = sorted(set(re.findall(r"/.*/lib(?:gomp|iomp|omp)[^/\\n]*", maps.read())))
+except OSError:
+    openmp = []
 found = {
     "version": torch.__version__,
     "cuda": torch.version.cuda,
@@ -23,6 +28,7 @@ found = {
     "available": False,
     "archs": [],
     "error": "",
+    "openmp": openmp,
 }
 try:
     found["available"] = torch.cuda.is_available()
@@ -40,7 +46,8 @@ class TorchProbe:
     """What torch answered. `failure` is why it could not be imported; the rest is then empty.
 
     `cuda` is the CUDA that it was built with, "" for a CPU build; `error` is what putting a number
-    on the GPU raised. `output` is all that it wrote to stderr.
+    on the GPU raised. `openmp` has the paths of the OpenMP runtimes that it loaded. `output` is all
+    that it wrote to stderr.
     """
 
     version: str = ""
@@ -50,6 +57,7 @@ class TorchProbe:
     available: bool = False
     archs: tuple[str, ...] = ()
     error: str = ""
+    openmp: tuple[str, ...] = ()
     failure: str = ""
     output: str = ""
 
@@ -68,5 +76,6 @@ def ask_torch(environment: Environment, environ: Mapping[str, str], patience: fl
         available=found["available"],
         archs=tuple(found["archs"]),
         error=found["error"],
+        openmp=tuple(found["openmp"]),
         output=answer.errors,
     )

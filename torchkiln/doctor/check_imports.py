@@ -1,0 +1,194 @@
+"""Why `import torch` fails, where its own words or an experiment tell."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from torchkiln.doctor.ask import ask
+from torchkiln.doctor.checks import check, ok, problem, skipped, warning
+from torchkiln.doctor.installer import install, reinstall
+
+if TYPE_CHECKING:
+    from torchkiln.doctor.checks import Outcome
+    from torchkiln.doctor.environment import Environment
+    from torchkiln.doctor.facts import Facts
+
+_CUDA: Final = re.compile(
+    r"lib(?:cudart|cublas|cublasLt|cudnn\w*|cufft|cupti|curand|cusolver|cusparse|nccl|nvJitLink|nvrtc"
+    r"|nvToolsExt|gomp|iomp5|stdc\+\+|torch\w*|c10\w*)\.so[.\d]*"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Known:
+    """A failure by the words that it has; the remedy is for conda where `conda` is given."""
+
+    words: str
+    cause: str
+    conda: str
+    pip: str
+    link: str
+
+
+_KNOWN: Final = (
+    _Known(
+        words="iJIT_NotifyEvent",
+        cause="MKL 2024.1 dropped a function that this torch was linked with",
+        conda="mkl<2024.1",
+        pip="mkl<2024.1",
+        link="pytorch/pytorch#123097",
+    ),
+    _Known(
+        words="GLIBCXX_",
+        cause="an older libstdc++ is loaded than the one that torch was built with",
+        conda="libstdcxx-ng",
+        pip="",
+        link="pytorch/pytorch#59084",
+    ),
+    _Known(
+        words="No module named 'pkg_resources'",
+        cause="setuptools 81 dropped pkg_resources, and this torch still imports it",
+        conda="setuptools<70",
+        pip="setuptools<70",
+        link="pytorch/pytorch#107302",
+    ),
+)
+
+
+@check("library-path", area="environment", rank=44)
+def library_path(facts: Facts) -> Outcome:
+    """Import torch without LD_LIBRARY_PATH, where it fails with it."""
+    environ, found = dict(facts.subject.environ), facts.environment
+    text = environ.pop("LD_LIBRARY_PATH", "")
+    if not text or found is None or facts.torch is None:
+        return skipped("LD_LIBRARY_PATH is not set, or there is no torch")
+    if not facts.torch.failure:
+        return ok("torch can be imported with LD_LIBRARY_PATH")
+    without = ask(found.python, "import torch; print(0)", environ, facts.subject.patience)
+    if without.failure:
+        return ok("torch cannot be imported without LD_LIBRARY_PATH either")
+    folders = [Path(one) for one in text.split(":") if one]
+    guilty = [one for one in folders if _libraries(one)]
+    keep = ":".join(str(one) for one in folders if guilty and one not in guilty)
+    named = f"{_libraries(guilty[0])[0]} in {guilty[0]}" if guilty else text
+    return problem(
+        f"LD_LIBRARY_PATH has {named}: {facts.torch.failure}",
+        cause="libraries on LD_LIBRARY_PATH are loaded in the place of those that torch brings",
+        remedy=f"export LD_LIBRARY_PATH={shlex.quote(keep)}" if keep else "unset LD_LIBRARY_PATH",
+        link="pytorch/pytorch#119932",
+    )
+
+
+def _libraries(folder: Path) -> list[str]:
+    """Return the names of the libraries in `folder` that torch brings of its own."""
+    try:
+        names = sorted(one.name for one in folder.iterdir())
+    except OSError:
+        return []
+    return [name for name in names if _CUDA.fullmatch(name)]
+
+
+@check("openmp", area="environment", rank=58)
+def openmp(facts: Facts) -> Outcome:
+    """Look for two OpenMP runtimes, and for one that comes too late to be loaded."""
+    found, torch = facts.environment, facts.torch
+    if found is None or torch is None:
+        return skipped("there is no torch")
+    said = f"{torch.failure}\n{torch.output}"
+    late = re.search(r"(\S+): cannot allocate memory in static TLS block", said)
+    twice = re.search(r"OMP: Error #15: .*?(lib\w+\.so)", said)
+    if late or twice:
+        name = Path(late[1]).name if late else twice[1] if twice else ""
+        library = Path(late[1]) if late else next(iter(_in_prefix(found, name)), Path(name))
+        return problem(
+            late[0] if late else f"{name} is loaded twice",
+            cause="torch needs its OpenMP runtime loaded first, and once",
+            remedy=f"export LD_PRELOAD={shlex.quote(str(library))}",
+            link="pytorch/pytorch#2575",
+        )
+    families = {re.split(r"[-.]", Path(one).name)[0] for one in torch.openmp}
+    if len(families) < 2:  # noqa: PLR2004
+        return ok(", ".join(sorted(families)) or "no OpenMP runtime is loaded")
+    return warning(
+        f"`import torch` loads {' and '.join(sorted(families))}",
+        cause="two OpenMP runtimes in one process: threads are twice as many, and may hang",
+        remedy=f"export LD_PRELOAD={shlex.quote(torch.openmp[0])}",
+        link="scikit-learn/scikit-learn#28362",
+    )
+
+
+def _in_prefix(found: Environment, name: str) -> list[Path]:
+    return sorted(found.prefix.glob(f"lib/**/{name}*"))
+
+
+@check("import-known", area="environment", rank=62)
+def known(facts: Facts) -> Outcome:
+    """Compare what `import torch` raises with failures that are known."""
+    found, torch = facts.environment, facts.torch
+    if found is None or torch is None or not torch.failure:
+        return skipped("torch can be imported, or there is none")
+    said = f"{torch.output}\n{torch.failure}"
+    for one in _KNOWN:
+        if one.words in said and (found.conda or one.pip):
+            remedy = _conda(found, one.conda) if found.conda else _pip(facts, one.pip)
+            return problem(torch.failure, cause=one.cause, remedy=remedy, link=one.link)
+    module = re.search(r"No module named '(\w+)'", torch.failure)
+    if module and (wanted := _requirement(found, module[1])):
+        cause = f"torch needs {wanted}, and it is not installed"
+        return problem(torch.failure, cause=cause, remedy=_pip(facts, wanted))
+    return ok("it is none of those")
+
+
+def _requirement(found: Environment, module: str) -> str:
+    """Return the requirement of torch that brings `module`, "" where none is so named."""
+    torch = found.find("torch")
+    name = module.replace("_", "-").lower()
+    return next((one for one in torch.requires if one == name), "") if torch else ""
+
+
+def _pip(facts: Facts, wanted: str) -> str:
+    assert facts.environment  # noqa: S101 - whoever asks has looked
+    return install(facts.environment, facts.subject.environ, wanted)
+
+
+def _conda(found: Environment, wanted: str) -> str:
+    prefix = shlex.quote(str(found.prefix))
+    return f"conda install --yes --prefix {prefix} {shlex.quote(wanted)}"
+
+
+@check("torch-imports", area="environment", rank=69)
+def imports(facts: Facts) -> Outcome:
+    """Import torch in a process of its own."""
+    found, torch = facts.environment, facts.torch
+    if found is None or torch is None:
+        return skipped("there is no torch")
+    if not torch.failure:
+        return ok(f"torch {torch.version}")
+    return problem(
+        torch.failure,
+        cause="`import torch` fails, and no other check knows why",
+        remedy=reinstall(found, facts.subject.environ, "torch"),
+    )
+
+
+@check("current-folder", area="environment", rank=43)
+def current_folder(facts: Facts) -> Outcome:
+    """Look for a torch.py or a folder torch where programs are started."""
+    place = facts.subject.environ.get("PWD", "")
+    named = [Path(place) / "torch.py", Path(place) / "torch/__init__.py"]
+    hiding = next((one for one in named if place and one.is_file()), None)
+    if hiding is None or (facts.environment and Path(place) in facts.environment.path):
+        return ok("nothing in this folder hides torch")
+    hidden = hiding if hiding.name == "torch.py" else hiding.parent
+    names = (hidden.name, f"my_{hidden.name}")
+    old, new = (shlex.quote(str(hidden.with_name(name))) for name in names)
+    return problem(
+        f"there is {hidden.name} in this folder",
+        cause="Python imports it in the place of torch: `module 'torch' has no attribute ...`",
+        remedy=f"mv {old} {new}",
+        link="pytorch/pytorch#1158",
+    )
