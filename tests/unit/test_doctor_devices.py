@@ -35,6 +35,8 @@ def in_container(node: Patient, kind: str) -> None:
     """Make the machine a container of the kind, by the signs that each leaves."""
     if kind == "apptainer":
         node.environ["APPTAINER_CONTAINER"] = "/images/torch.sif"
+    elif kind == "charliecloud":
+        node.environ["CH_RUNNING"] = "Weird Al Yankovic"
     elif kind == "kubernetes":
         node.environ["KUBERNETES_SERVICE_HOST"] = "10.0.0.1"
     else:
@@ -45,6 +47,7 @@ RUNTIMES = [
     ("docker", "docker", '[ "$1 $2 $3" = "run --gpus all" ]'),
     ("podman", "podman", '[ "$1 $2 $3" = "run --device nvidia.com/gpu=all" ]'),
     ("apptainer", "apptainer", '[ "$1 $2" = "exec --nv" ]'),
+    ("charliecloud", "ch-fromhost", '[ "$1" = --nvidia ]'),
     ("kubernetes", "kubectl", 'case "$*" in *runtimeClassName*) true ;; *) false ;; esac'),
 ]
 

@@ -130,6 +130,18 @@ assert system.recovers("cache-space"), system.first()
 
 
 @needs_mounts
+def test_a_tmpdir_without_programs_is_moved(tmp_path: Path) -> None:
+    """Hardened servers mount /tmp noexec: pytorch/pytorch issue 123054."""
+    code = """\
+system.environ["TMPDIR"] = "/full"
+(system.root / "var/tmp").mkdir(parents=True)
+system.program("mktemp", MKTEMP)
+assert system.recovers("temporary-exec"), system.first()
+"""
+    mounted(tmp_path, "size=8g,noexec", code)
+
+
+@needs_mounts
 def test_little_room_is_a_warning(tmp_path: Path) -> None:
     code = """\
 system.environ["TMPDIR"] = "/full"
@@ -217,7 +229,7 @@ def test_processes_that_run_already_count(system: Patient) -> None:
 def test_a_limit_of_open_files_is_raised_to_the_hard_one(system: Patient) -> None:
     system.put("proc/self/limits", LIMITS.format(processes=63000, files=256))
 
-    assert "ulimit -n 1048576" == system.find("open-files").outcome.remedy
+    assert "ulimit -S -n 1048576" == system.find("open-files").outcome.remedy
 
 
 @pytest.mark.parametrize(
@@ -236,3 +248,24 @@ def test_too_little_memory_is_asked_for_anew(
     system.program(client, f'[ "$*" = "{asked}" ] && echo max >"$ROOT/sys/fs/cgroup/memory.max"')
 
     assert system.recovers("memory")
+
+
+def test_a_machine_without_memory_is_given_swap(system: Patient) -> None:
+    free = "MemTotal: 1000000 kB\nMemAvailable: 400000 kB\n"
+    system.put("proc/meminfo", free)
+    for step in ("fallocate", "chmod", "mkswap"):
+        system.program(step, f'echo {step} >>"$ROOT/steps"')
+    swap = f'[ "$(/usr/bin/wc -l <"$ROOT/steps")" = 3 ] && printf "{free}SwapFree: 4194300 kB\\n"'
+    system.program("swapon", f'{swap} >"$ROOT/proc/meminfo"'.replace("\n", "\\n"))
+
+    assert system.recovers("memory")
+
+
+def test_a_limit_of_addresses_is_lifted(system: Patient) -> None:
+    text = "Max address space  {}  unlimited  bytes\n"
+    system.put(
+        "proc/self/limits", LIMITS.format(processes=63000, files=1024) + text.format(1 << 31)
+    )
+
+    assert "ulimit -S -v unlimited" == system.first().outcome.remedy
+    assert "address-space" == system.first().check.id

@@ -38,13 +38,18 @@ def system(tmp_path: Path) -> Patient:
     return a_system(tmp_path)
 
 
-def before_and_after(folder: Path, environ: dict[str, str]) -> list[dict[str, Any]]:
-    """Return the verdicts of the real machine for a real account 12345, and after the remedy."""
+def before_and_after(
+    folder: Path, environ: dict[str, str], first: str = ":"
+) -> list[dict[str, Any]]:
+    """Return the verdicts of the real machine for a real account 12345, and after the remedy.
+
+    `first` is what its shell does before.
+    """
     (folder / "doctor.py").write_text(DOCTOR)
     run = f"{sys.executable} {folder}/doctor.py"
     options = ["--unshare-user", "--uid", "12345", "--bind", "/", "/", "--dev-bind", "/dev", "/dev"]
     done = subprocess.run(
-        [bubblewrap(), *options, "sh", "-c", f'{run}; . "$REMEDY"; {run}'],
+        [bubblewrap(), *options, "sh", "-c", f'{first}; {run}; . "$REMEDY"; {run}'],
         env=environ
         | {
             "PATH": "/usr/bin:/bin",

@@ -61,6 +61,26 @@ def cache_space(facts: Facts) -> Outcome:
     return _judge(facts, list(_caches(facts.subject.environ)))
 
 
+@check("temporary-exec", area="container", rank=79)
+def temporary_exec(facts: Facts) -> Outcome:
+    """Look whether TMPDIR takes programs: torch.compile loads there what it has compiled."""
+    environ = facts.subject.environ
+    variable = "TORCHINDUCTOR_CACHE_DIR" if "TORCHINDUCTOR_CACHE_DIR" in environ else "TMPDIR"
+    path = environ.get(variable) or "/tmp"  # noqa: S108
+    if not _noexec(_existing(facts.subject.root, path)):
+        return ok("TMPDIR takes programs")
+    return warning(
+        f"{path} is mounted noexec",
+        cause="torch.compile ends with `failed to map segment from shared object`",
+        remedy=_elsewhere(facts, _Place(variable=variable, path=path)),
+        link="pytorch/pytorch#123054",
+    )
+
+
+def _noexec(folder: Path) -> bool:
+    return bool(os.statvfs(folder).f_flag & getattr(os, "ST_NOEXEC", 0))
+
+
 def _caches(environ: Mapping[str, str]) -> Iterator[_Place]:
     home = environ.get("HOME", "")
     if home.startswith("/") and not environ.get("XDG_CACHE_HOME"):
@@ -132,7 +152,8 @@ def _elsewhere(facts: Facts, place: _Place) -> str:
     root, environ = facts.subject.root, facts.subject.environ
     named = [environ[name] for name in _ROOMY if environ.get(name, "").startswith("/")]
     for path in (*named, *_ROOMY_PATHS):
-        other = _Place(variable="TMPDIR", path=path)
-        if os.access(root / path.lstrip("/"), os.F_OK) and _fault(facts, other) is None:
+        folder, other = root / path.lstrip("/"), _Place(variable="TMPDIR", path=path)
+        fits = os.access(folder, os.F_OK) and not _noexec(folder)
+        if path != place.path and fits and _fault(facts, other) is None:
             return f'export {place.variable}="$(mktemp -d -p {shlex.quote(path)})"'
     return f"du -xh -d 1 {shlex.quote(place.path)} | sort -h"

@@ -6,7 +6,8 @@ import os
 import re
 from typing import TYPE_CHECKING, Final
 
-from torchkiln.doctor.cgroup import cgroup_limits, read
+from torchkiln.doctor import builds
+from torchkiln.doctor.cgroup import cgroup_limits, process_limit, read
 from torchkiln.doctor.checks import check, ok, problem, skipped, warning
 from torchkiln.doctor.container import as_root
 
@@ -23,6 +24,12 @@ _HOPELESS: Final = 256 << 20
 _IMPORT: Final = 1_000_000_000
 """Bytes: what `import torch` of a CUDA build and a first tensor on a GPU take."""
 
+_ADDRESSES: Final = 8 << 30
+"""Bytes: the libraries of a CUDA torch and the stacks of its threads take 5 GB of addresses."""
+
+_ADDRESSES_CUDA: Final = 128 << 30
+"""Bytes: CUDA sets addresses aside for the memory of all GPUs and of the machine."""
+
 _MORE_SHARED: Final = {
     "docker": "docker run --shm-size=8g IMAGE",
     "podman": "podman run --shm-size=8g IMAGE",
@@ -35,6 +42,10 @@ _MORE: Final = {
     "podman": "podman run --memory=8g IMAGE",
     "kubernetes": "kubectl set resources deployment NAME --limits=memory=8Gi",
 }
+_SWAP: Final = (
+    *("fallocate -l 4G /swapfile", "chmod 600 /swapfile"),
+    *("mkswap /swapfile", "swapon /swapfile"),
+)
 
 
 @check("shared-memory", area="container", rank=70)
@@ -72,7 +83,8 @@ def _memory(facts: Facts, name: str) -> int:
 @check("memory", area="container", rank=72)
 def memory(facts: Facts) -> Outcome:
     """Look whether torch has the memory that it needs to start at all."""
-    limit, available = cgroup_limits(facts.subject.root).memory, _memory(facts, "MemAvailable")
+    limit = cgroup_limits(facts.subject.root).memory
+    available = _memory(facts, "MemAvailable") + _memory(facts, "SwapFree")
     rooms = [room for room in (limit, available) if room]
     if not rooms:
         return skipped("the kernel does not tell of memory")
@@ -82,7 +94,7 @@ def memory(facts: Facts) -> Outcome:
     return warning(
         f"memory: {min(rooms) / 1e6:.0f} MB " + ("are allowed" if limited else "are available"),
         cause="the kernel ends a process that takes more: `Killed`, exit code 137",
-        remedy=_more(facts) if limited else "ps -eo rss,pid,comm --sort=-rss | head",
+        remedy=_more(facts) if limited else " && ".join(map(as_root, _SWAP)),
         link="open-mmlab/mmdetection#6452",
     )
 
@@ -91,3 +103,18 @@ def _more(facts: Facts) -> str:
     if "SLURM_JOB_ID" in facts.subject.environ:
         return "srun --mem=8G --pty bash"
     return _MORE.get(facts.container, "systemd-run --user --scope -p MemoryMax=8G bash")
+
+
+@check("address-space", area="container", rank=73)
+def address_space(facts: Facts) -> Outcome:
+    """Look for `ulimit -v`, which some clusters set and which counts what is never touched."""
+    soft, hard = process_limit(facts.subject.root, "Max address space")
+    needed = _ADDRESSES_CUDA if builds.wants_gpu(facts) else _ADDRESSES
+    if soft is None or soft >= needed:
+        return ok("there are addresses enough")
+    return problem(
+        f"ulimit -v: a process may have {soft / 1e9:.1f} GB of addresses",
+        cause="import torch ends with `failed to map segment from shared object`",
+        remedy=f"ulimit -S -v {hard // 1024 if hard else 'unlimited'}",
+        link="pytorch/pytorch#16558",
+    )

@@ -75,6 +75,6 @@ def open_files(facts: Facts) -> Outcome:
     return warning(
         f"only {soft} files may be open",
         cause="workers of a DataLoader end with `Too many open files` or `received 0 items`",
-        remedy=f"ulimit -n {hard or _FILES}",
+        remedy=f"ulimit -S -n {hard or _FILES}",
         link="pytorch/pytorch#973",
     )

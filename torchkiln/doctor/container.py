@@ -13,6 +13,7 @@ _WITH_GPU: Final = {
     "docker": "docker run --gpus all IMAGE",
     "podman": "podman run --device nvidia.com/gpu=all IMAGE",
     "apptainer": "apptainer exec --nv IMAGE nvidia-smi",
+    "charliecloud": "ch-fromhost --nvidia IMAGE",
     "kubernetes": "kubectl patch deployment NAME"
     """ -p '{"spec":{"template":{"spec":{"runtimeClassName":"nvidia"}}}}'""",
 }
@@ -21,6 +22,7 @@ _AGAIN: Final = {
     "podman": "podman restart CONTAINER",
     "apptainer": "apptainer exec --nv IMAGE nvidia-smi",
     "kubernetes": "kubectl delete pod POD",
+    "charliecloud": "ch-fromhost --nvidia IMAGE",
 }
 
 
@@ -28,6 +30,8 @@ def container_of(root: Path, environ: Mapping[str, str]) -> str:
     """Return `docker`, `podman`, `apptainer`, `kubernetes` ..., or "" outside of any."""
     if "APPTAINER_CONTAINER" in environ or "SINGULARITY_CONTAINER" in environ:
         return "apptainer"
+    if "CH_RUNNING" in environ:
+        return "charliecloud"
     if "KUBERNETES_SERVICE_HOST" in environ:
         return "kubernetes"
     if (root / "run/.containerenv").exists():
