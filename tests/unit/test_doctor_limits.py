@@ -243,7 +243,7 @@ def test_too_little_memory_is_asked_for_anew(
     system: Patient, environ: dict[str, str], sign: str, client: str, asked: str
 ) -> None:
     system.put(sign or "x")
-    system.put("sys/fs/cgroup/memory.max", "536870912\n")
+    system.put("sys/fs/cgroup/memory.max", "268435456\n")
     system.environ |= environ
     system.program(client, f'[ "$*" = "{asked}" ] && echo max >"$ROOT/sys/fs/cgroup/memory.max"')
 
@@ -264,7 +264,7 @@ def test_a_machine_without_memory_is_given_swap(system: Patient) -> None:
 def test_a_limit_of_addresses_is_lifted(system: Patient) -> None:
     text = "Max address space  {}  unlimited  bytes\n"
     system.put(
-        "proc/self/limits", LIMITS.format(processes=63000, files=1024) + text.format(1 << 31)
+        "proc/self/limits", LIMITS.format(processes=63000, files=1024) + text.format(1 << 30)
     )
 
     assert "ulimit -S -v unlimited" == system.first().outcome.remedy

@@ -82,6 +82,25 @@ def test_an_account_without_a_home_is_given_one(tmp_path: Path, home: dict[str, 
     assert "ok" == after["home"]
 
 
+@needs_sandbox
+@pytest.mark.parametrize(
+    ("first", "name", "verdict"),
+    [
+        ("ulimit -S -v 1500000", "address-space", "problem"),
+        ("ulimit -S -n 200", "open-files", "warning"),
+        ("export OMP_NUM_THREADS=4000", "cpu-quota", "warning"),
+    ],
+)
+def test_limits_of_the_shell_are_lifted(
+    tmp_path: Path, first: str, name: str, verdict: str
+) -> None:
+    environ = {"USER": "someone", "HOME": str(tmp_path)}
+    before, after = before_and_after(tmp_path, environ, first)
+
+    assert (name, verdict) == next(iter(before.items()))
+    assert "ok" == after[name]
+
+
 @pytest.mark.parametrize(
     ("release", "tag"), [("2.7.1", "manylinux_2_28_x86_64"), ("2.6.0", "linux")]
 )

@@ -21,11 +21,14 @@ _WANTED: Final = 1_000_000_000
 _HOPELESS: Final = 256 << 20
 """Bytes. Docker gives 64 MiB unless it is asked for more."""
 
-_IMPORT: Final = 1_000_000_000
-"""Bytes: what `import torch` of a CUDA build and a first tensor on a GPU take."""
+_IMPORT: Final = 500_000_000
+"""Bytes: twice what importing torch 2.13 for CPUs takes."""
 
-_ADDRESSES: Final = 8 << 30
-"""Bytes: the libraries of a CUDA torch and the stacks of its threads take 5 GB of addresses."""
+_IMPORT_CUDA: Final = 1_000_000_000
+"""Bytes: the libraries of CUDA, and what they keep of each GPU."""
+
+_ADDRESSES: Final = 2 << 30
+"""Bytes: importing torch 2.13 for CPUs takes 0.7 GB of addresses, and each thread 8 MB and more."""
 
 _ADDRESSES_CUDA: Final = 128 << 30
 """Bytes: CUDA sets addresses aside for the memory of all GPUs and of the machine."""
@@ -88,7 +91,7 @@ def memory(facts: Facts) -> Outcome:
     rooms = [room for room in (limit, available) if room]
     if not rooms:
         return skipped("the kernel does not tell of memory")
-    if min(rooms) >= _IMPORT:
+    if min(rooms) >= (_IMPORT_CUDA if builds.wants_gpu(facts) else _IMPORT):
         return ok(f"memory: {min(rooms) / 1e9:.1f} GB")
     limited = limit == min(rooms)
     return warning(
@@ -114,7 +117,7 @@ def address_space(facts: Facts) -> Outcome:
         return ok("there are addresses enough")
     return problem(
         f"ulimit -v: a process may have {soft / 1e9:.1f} GB of addresses",
-        cause="import torch ends with `failed to map segment from shared object`",
+        cause="import torch ends with `failed to map segment from shared object` or MemoryError",
         remedy=f"ulimit -S -v {hard // 1024 if hard else 'unlimited'}",
         link="pytorch/pytorch#16558",
     )
