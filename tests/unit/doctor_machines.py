@@ -87,8 +87,10 @@ class Patient:
         return diagnosis(run_checks(CHECKS, self.facts(), lambda _: None))
 
     def first(self) -> Finding:
-        """Return what the doctor names first."""
-        return self.examine()[0]
+        """Return what the doctor names first of what is not well."""
+        found = self.examine()[0]
+        assert found.outcome.verdict not in {"ok", "skipped"}, "all is well"
+        return found
 
     def find(self, name: str) -> Finding:
         """Return what the check `name` finds."""
@@ -128,23 +130,35 @@ class Patient:
         return self.find(name).outcome.verdict in {"ok", "skipped"}
 
     def with_torch(
-        self, version: str, cuda: str | None, *, tag: str = "manylinux_2_28_x86_64"
+        self,
+        version: str,
+        cuda: str | None,
+        *,
+        tag: str = "manylinux_2_28_x86_64",
+        installer: str = "pip",
     ) -> None:
         """Install a torch; its Python is a script, whose `-m pip install` does as pip would."""
         site = self.root / "site-packages"
         self.put("site-packages/torch/version.py", f"cuda: Optional[str] = {cuda!r}\n")
-        metadata = f"site-packages/torch-{version}.dist-info"
-        self.put(f"{metadata}/WHEEL", f"Wheel-Version: 1.0\nTag: cp311-cp311-{tag}\n")
+        self.put(f"site-packages/torch-{version}.dist-info/WHEEL", f"Tag: cp311-cp311-{tag}\n")
         self.program("python", PIP)
+        self.environment = an_environment(self.root / "programs/python", site)
+        self.add("torch", version, installer=installer)
+        if installer == "pip":
+            self.add("pip", "26.3")
+
+    def add(self, name: str, version: str, *, installer: str = "pip") -> None:
+        """Install a distribution beside those that are there."""
+        assert self.environment
+        site = self.root / "site-packages"
         found = Installed(
-            name="torch",
+            name=name,
             version=version,
             folder=site,
-            metadata=self.root / metadata,
-            installer="pip",
+            metadata=site / f"{name}-{version}.dist-info",
+            installer=installer,
         )
-        pip = replace(found, name="pip", version="26.3", metadata=None)
-        self.environment = an_environment(self.root / "programs/python", site, (found, pip))
+        self.environment = replace(self.environment, installed=(*self.environment.installed, found))
 
 
 # Puts the build in place that the index of the command has.
@@ -157,8 +171,8 @@ echo "cuda: Optional[str] = $cuda" > "$ROOT/site-packages/torch/version.py"\
 """
 
 
-def an_environment(python: Path, site: Path, installed: tuple[Installed, ...]) -> Environment:
-    """Return the facts of a Python 3.11 in which `installed` lie in `site`."""
+def an_environment(python: Path, site: Path) -> Environment:
+    """Return the facts of a Python 3.11 with nothing in its `site`."""
     return Environment(
         python=python,
         version=(3, 11, 2),
@@ -173,7 +187,7 @@ def an_environment(python: Path, site: Path, installed: tuple[Installed, ...]) -
         user_site=site / "user",
         user_site_on=False,
         include=Path("/usr/include/python3.11"),
-        installed=installed,
+        installed=(),
     )
 
 

@@ -73,6 +73,24 @@ def test_the_release_stays_where_its_index_has_it(node: Patient) -> None:
     assert node.first().outcome.remedy.endswith("/whl/cu129 torch==2.9.1+cu129")
 
 
+def test_vision_and_audio_change_with_torch(node: Patient) -> None:
+    node.with_torch("2.9.1+cu130", "13.0")
+    node.add("torchvision", "0.24.1+cu130")
+
+    ending = "/whl/cu129 torch==2.9.1+cu129 torchvision==0.24.1+cu129"
+    assert node.first().outcome.remedy.endswith(ending)
+
+
+@pytest.mark.parametrize(
+    ("installer", "begins"),
+    [("conda", "conda install -y -p "), ("uv", "uv pip install --python ")],
+)
+def test_what_has_installed_torch_replaces_it(node: Patient, installer: str, begins: str) -> None:
+    node.with_torch("2.9.1", "13.0", installer=installer)
+
+    assert node.first().outcome.remedy.startswith(begins)
+
+
 def test_a_driver_too_old_for_any_build_is_to_be_replaced(tmp_path: Path) -> None:
     patient = with_gpus(a_system(tmp_path), "Tesla T4", driver="440.33.01")
     patient.with_torch("2.7.1+cu118", "11.8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -65,21 +66,22 @@ def command(facts: Facts) -> str:
 
     The release stays where it is to be had, so that nothing else of the environment changes.
     """
-    found = facts.environment
-    build = installed_build(facts)
-    if found is None or build is None:
+    environment, build = facts.environment, installed_build(facts)
+    if environment is None or build is None:
         return ""
-    trio = [one for one in map(found.find, _TRIO) if one]
     same = [cuda for cuda in gpus.cudas(build.release) if fits(cuda, build.release, facts.machine)]
-    if same:
-        tag = f"cu{same[-1].replace('.', '')}"
-        pins = [f"{one.name}=={one.version.partition('+')[0]}+{tag}" for one in trio]
-        return install(found, facts.subject.environ, "--index-url", f"{INDEX}/{tag}", *pins)
     other = [cuda for cuda, last in gpus.last_releases() if fits(cuda, last, facts.machine)]
-    if not other:
+    if not same and not other:
         return ""
-    tag = f"cu{other[-1].replace('.', '')}"
+    cuda = (same or other)[-1]
+    trio = [one for one in map(environment.find, _TRIO) if one]
+    if trio[0].installer == "conda":
+        prefix = shlex.quote(str(environment.prefix))
+        return f"conda install -y -p {prefix} -c conda-forge pytorch cuda-version={cuda}"
+    tag = f"cu{cuda.replace('.', '')}"
+    pages = ("--index-url", f"{INDEX}/{tag}")
+    if same:
+        pins = [f"{one.name}=={one.version.partition('+')[0]}+{tag}" for one in trio]
+        return install(environment, facts.subject.environ, *pages, *pins)
     names = [one.name for one in trio]
-    return install(
-        found, facts.subject.environ, "--upgrade", "--index-url", f"{INDEX}/{tag}", *names
-    )
+    return install(environment, facts.subject.environ, "--upgrade", *pages, *names)

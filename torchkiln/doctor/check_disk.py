@@ -154,6 +154,6 @@ def _elsewhere(facts: Facts, place: _Place) -> str:
     for path in (*named, *_ROOMY_PATHS):
         folder, other = root / path.lstrip("/"), _Place(variable="TMPDIR", path=path)
         fits = os.access(folder, os.F_OK) and not _noexec(folder)
-        if path != place.path and fits and _fault(facts, other) is None:
+        if fits and _fault(facts, other) is None:
             return f'export {place.variable}="$(mktemp -d -p {shlex.quote(path)})"'
     return f"du -xh -d 1 {shlex.quote(place.path)} | sort -h"

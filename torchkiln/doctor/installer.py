@@ -24,7 +24,7 @@ def install(environment: Environment, environ: Mapping[str, str], *words: str) -
     wanted = " ".join(shlex.quote(word) for word in words)
     if environment.find("pip"):
         return f"{python} -m pip install {wanted}"
-    if shutil.which("uv", path=environ.get("PATH")):
+    if _has_uv(environment, environ):
         return f"uv pip install --python {python} {wanted}"
     return f"{python} -m ensurepip && {python} -m pip install {wanted}"
 
@@ -33,7 +33,7 @@ def reinstall(environment: Environment, environ: Mapping[str, str], name: str) -
     """Return a shell command that installs what there is of `name` once more, and nothing else."""
     found = environment.find(name)
     version = found.version if found else ""
-    uv = not environment.find("pip") and shutil.which("uv", path=environ.get("PATH"))
+    uv = not environment.find("pip") and _has_uv(environment, environ)
     return install(
         environment,
         environ,
@@ -41,6 +41,12 @@ def reinstall(environment: Environment, environ: Mapping[str, str], name: str) -
         *page(version),
         f"{name}=={version}" if version else name,
     )
+
+
+def _has_uv(environment: Environment, environ: Mapping[str, str]) -> bool:
+    # Whoever installed with uv has one, if not on this PATH.
+    used = any(one.installer == "uv" for one in environment.installed)
+    return used or shutil.which("uv", path=environ.get("PATH")) is not None
 
 
 def page(version: str) -> list[str]:
