@@ -9,13 +9,12 @@ from pathlib import Path
 
 import pytest
 from doctor_machines import LIMITS, Patient, a_system
-from sandboxes import PYTHONPATH
+from sandboxes import PYTHONPATH, needs_sandbox
 
-UNSHARE = ["unshare", "--map-root-user", "--mount"]
-needs_mounts = pytest.mark.skipif(
-    subprocess.run([*UNSHARE, "true"], capture_output=True, check=False).returncode != 0,
-    reason="user namespaces do not work here",
-)
+from torchkiln.sandbox import bubblewrap
+
+# Root of a user namespace, who may mount.
+AS_ROOT = ["--unshare-user", "--uid", "0", "--gid", "0", "--cap-add", "ALL", "--bind", "/", "/"]
 # Of the shell's own: makes a folder in the tree, and names it as a program in it would.
 MKTEMP = 'folder=${3:-/tmp}/made; /bin/mkdir -p "$ROOT$folder"; echo "$folder"'
 
@@ -39,14 +38,14 @@ subprocess.run(mount, check=True)
 {code}
 """
     paths = {"PYTHONPATH": f"{Path(__file__).parent}{os.pathsep}{PYTHONPATH}"}
-    command = [*UNSHARE, sys.executable, "-c", script]
+    command = [str(bubblewrap()), *AS_ROOT, sys.executable, "-c", script]
     done = subprocess.run(
         command, env=os.environ | paths, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
 
 
-@needs_mounts
+@needs_sandbox
 @pytest.mark.parametrize(
     ("sign", "client"), [(".dockerenv", "docker"), ("run/.containerenv", "podman")]
 )
@@ -66,7 +65,7 @@ assert system.recovers("shared-memory")
     mounted(tmp_path, "size=64m", code)
 
 
-@needs_mounts
+@needs_sandbox
 def test_shared_memory_that_is_full_is_as_bad_as_none(tmp_path: Path) -> None:
     code = """\
 system.put(".dockerenv")
@@ -79,7 +78,7 @@ assert "shared-memory" == system.first().check.id
     mounted(tmp_path, "size=1000m", code)
 
 
-@needs_mounts
+@needs_sandbox
 def test_a_small_machine_has_half_its_memory_as_shared_memory(tmp_path: Path) -> None:
     code = """\
 system.put("proc/meminfo", "MemTotal: 1900000 kB\\nMemAvailable: 1500000 kB\\n")
@@ -90,7 +89,7 @@ assert {} == system.complaints()
     mounted(tmp_path, "size=950000k", code)
 
 
-@needs_mounts
+@needs_sandbox
 @pytest.mark.parametrize("options", ["size=1m", "size=8g,nr_inodes=20"])
 def test_a_full_tmpdir_is_moved_to_where_there_is_room(tmp_path: Path, options: str) -> None:
     """Failure 19: no bytes, or no inodes."""
@@ -104,7 +103,7 @@ assert system.environ["TMPDIR"] == "/var/tmp/made"
     mounted(tmp_path, options, code)
 
 
-@needs_mounts
+@needs_sandbox
 @pytest.mark.parametrize(
     "variable", ["APPTAINER_CACHEDIR", "ENROOT_CACHE_PATH", "XDG_CACHE_HOME", "HF_HOME"]
 )
@@ -119,7 +118,7 @@ assert system.environ[{variable!r}] == "/lustre/someone/made"
     mounted(tmp_path, "size=10m", code)
 
 
-@needs_mounts
+@needs_sandbox
 def test_a_home_that_is_full_is_told_of_its_cache(tmp_path: Path) -> None:
     code = """\
 system.environ["HOME"] = "/full"
@@ -129,7 +128,7 @@ assert system.recovers("cache-space"), system.first()
     mounted(tmp_path, "size=10m", code)
 
 
-@needs_mounts
+@needs_sandbox
 def test_a_tmpdir_without_programs_is_moved(tmp_path: Path) -> None:
     """Hardened servers mount /tmp noexec: pytorch/pytorch issue 123054."""
     code = """\
@@ -141,7 +140,7 @@ assert system.recovers("temporary-exec"), system.first()
     mounted(tmp_path, "size=8g,noexec", code)
 
 
-@needs_mounts
+@needs_sandbox
 def test_little_room_is_a_warning(tmp_path: Path) -> None:
     code = """\
 system.environ["TMPDIR"] = "/full"

@@ -305,12 +305,10 @@ def test_an_apptainer_container_with_gpus_is_well(tmp_path: Path) -> None:
     assert {} == node.complaints()
 
 
-def test_this_machine_is_well(tmp_path: Path) -> None:
-    """The doctor of the command line, on whatever runs the tests."""
+def test_no_check_crashes_on_the_machine_that_runs_the_tests(tmp_path: Path) -> None:
     (tmp_path / "doctor.py").write_text(DOCTOR)
     paths = f"{Path(__file__).parent}{os.pathsep}{PYTHONPATH}"
     environ = os.environ | {"PYTHONPATH": paths, "REMEDY": f"{tmp_path}/remedy"}
     command = [sys.executable, f"{tmp_path}/doctor.py"]
     done = subprocess.run(command, env=environ, capture_output=True, text=True, check=True)
-    assert "problem" not in json.loads(done.stdout).values()
     assert "crashed" not in json.loads(done.stdout).values()
