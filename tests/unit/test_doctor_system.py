@@ -82,6 +82,13 @@ def test_an_account_without_a_home_is_given_one(tmp_path: Path, home: dict[str, 
     assert "ok" == after["home"]
 
 
+def test_an_account_has_the_home_of_its_entry(system: Patient) -> None:
+    """Services and cron set no HOME."""
+    system.environ["HOME"] = ""
+
+    assert {} == system.complaints()
+
+
 @needs_sandbox
 @pytest.mark.parametrize(
     ("first", "name", "verdict"),

@@ -23,7 +23,8 @@ _NAMES: Final = ("LOGNAME", "USER", "LNAME", "USERNAME")
 def account(facts: Facts) -> Outcome:
     """Look for a name of the account, which torch.compile names its cache after."""
     uid = os.getuid()
-    if any(facts.subject.environ.get(name) for name in _NAMES) or _known(facts.subject.root, uid):
+    named = any(facts.subject.environ.get(name) for name in _NAMES)
+    if named or _entry(facts.subject.root, uid) is not None:
         return ok(f"the account {uid} has a name")
     return problem(
         f"the account {uid} has no name: it is not in /etc/passwd, and USER is not set",
@@ -33,21 +34,28 @@ def account(facts: Facts) -> Outcome:
     )
 
 
-def _known(root: Path, uid: int) -> bool:
-    """Look in the file first; directories of clusters are asked for this machine alone."""
-    if re.search(rf"^[^:]+:[^:]*:{uid}:", read(root / "etc/passwd"), re.MULTILINE):
-        return True
+def _entry(root: Path, uid: int) -> str | None:
+    """Return the home that the account's entry names, None where it has none.
+
+    The file comes first; the directories of clusters are asked for this machine alone.
+    """
+    text = read(root / "etc/passwd")
+    match = re.search(rf"^[^:]+:[^:]*:{uid}:[^:]*:[^:]*:([^:]*)", text, re.MULTILINE)
+    if match:
+        return match[1]
     try:
-        return root == Path("/") and bool(pwd.getpwuid(uid))
+        return pwd.getpwuid(uid).pw_dir if root == Path("/") else None
     except KeyError:
-        return False
+        return None
 
 
 @check("home", area="container", rank=73)
 def home(facts: Facts) -> Outcome:
     """Look for a home to write to: caches of compilers, hubs and pip lie there."""
-    name = facts.subject.environ.get("HOME", "")
-    folder = facts.subject.root / name.lstrip("/")
+    root = facts.subject.root
+    # Python, as most programs, looks the account up where HOME is not set.
+    name = facts.subject.environ.get("HOME") or _entry(root, os.getuid()) or ""
+    folder = root / name.lstrip("/")
     if name.startswith("/") and os.access(folder, os.W_OK | os.X_OK):
         return ok("HOME can be written to")
     reason = "cannot be written to" if os.access(folder, os.F_OK) else "is not there"
