@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from doctor_machines import LIB, Patient, a_system, with_gpus
+from doctor_machines import ELF, LIB, Patient, a_system, with_gpus
+
+from torchkiln.doctor.torch_probe import TorchProbe
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -143,3 +145,14 @@ def test_compat_newer_than_the_driver_is_not_for_a_geforce(tmp_path: Path) -> No
     patient.environ["LD_LIBRARY_PATH"] = "/usr/local/cuda/compat"
 
     assert patient.recovers("cuda-compat")
+
+
+@pytest.mark.parametrize("error", [803, 804])
+def test_what_cuda_says_counts_where_libcuda_tells_no_version(node: Patient, error: int) -> None:
+    node.put("opt/compat/libcuda.so.1", ELF)
+    node.environ["LD_LIBRARY_PATH"] = "/opt/compat"
+    said = f"RuntimeError: Unexpected error from cudaGetDeviceCount(). Error {error}: driver"
+    node.torch = TorchProbe(version="2.7.1", cuda="12.6", error=said)
+
+    assert "cuda-compat" == node.first().check.id
+    assert "unset LD_LIBRARY_PATH" == node.first().outcome.remedy

@@ -11,6 +11,7 @@ from torchkiln.doctor.checks import check, ok, problem, skipped
 from torchkiln.doctor.container import as_root, start_again, start_with_gpu
 from torchkiln.doctor.distribution import install_driver, install_libcuda
 from torchkiln.doctor.libraries import find_library, path_folders, version_of
+from torchkiln.doctor.nvidia import cuda_error
 from torchkiln.drivers import parse_driver
 from torchkiln.machine import module_version
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 _UNLOAD: Final = "modprobe -r -a nvidia_drm nvidia_modeset nvidia_uvm nvidia"
 """In the order in which they use each other; those that are not loaded are passed over."""
+
+_COMPAT_ERRORS: Final = (803, 804)
+"""CUDA_ERROR_SYSTEM_DRIVER_MISMATCH, CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE."""
 
 
 @check("driver-mismatch", area="machine", rank=10)
@@ -50,21 +54,27 @@ def cuda_compat(facts: Facts) -> Outcome:
     """Look whether libcuda is the driver's, or one of a cuda-compat package that does not fit."""
     module = parse_driver(module_version(facts.subject.root))
     found = find_library("libcuda.so.1", facts.subject.root, facts.subject.environ)
-    libcuda = parse_driver(version_of(found)) if found else None
-    if found is None or module is None or libcuda is None:
-        return skipped("there is no driver with a libcuda whose version is known")
-    if builds.works(facts) or libcuda.numbers == module.numbers:
-        return ok(f"libcuda {libcuda.text} is that of the driver, or works with it")
-    if libcuda.text == _version(facts, "libnvidia-ml.so.1"):
+    if found is None or module is None:
+        return skipped("there is no driver with a libcuda")
+    libcuda, error = parse_driver(version_of(found)), cuda_error(facts)
+    if libcuda and libcuda != module and libcuda.text == _version(facts, "libnvidia-ml.so.1"):
         return skipped("the driver's libraries are all of another version: `driver-mismatch`")
-    if libcuda > module and not any("GeForce" in gpu.name for gpu in facts.machine.gpus):
-        return ok(f"libcuda {libcuda.text} is of cuda-compat, for the driver {module.text}")
+    if error not in _COMPAT_ERRORS and _goes_with(libcuda, module, facts):
+        return ok(f"libcuda goes with the driver {module.text}")
+    version = libcuda.text if libcuda else f"of an unknown version, and CUDA tells error {error}"
     return problem(
-        f"libcuda is {libcuda.text}, the kernel module is {module.text}",
+        f"libcuda is {version}; the kernel module is {module.text}",
         cause="a libcuda of a cuda-compat package is found first: error 803 or 804",
         remedy=_without(facts, found, module),
         link="NVIDIA/nvidia-docker#1256",
     )
+
+
+def _goes_with(libcuda: Driver | None, module: Driver, facts: Facts) -> bool:
+    """Tell whether `libcuda` is the driver's own, or a newer one on a GPU of a data centre."""
+    if libcuda is None or libcuda.numbers == module.numbers or builds.works(facts):
+        return True
+    return libcuda > module and not any("GeForce" in gpu.name for gpu in facts.machine.gpus)
 
 
 def _without(facts: Facts, compat: Path, module: Driver) -> str:

@@ -13,7 +13,7 @@ from torchkiln.doctor.libraries import find_library
 if TYPE_CHECKING:
     from torchkiln.doctor.facts import Facts
 
-_PATIENCE: Final = 30.0
+_PATIENCE: Final = 20.0
 """Seconds. Without persistence mode the driver wakes each GPU first."""
 
 
