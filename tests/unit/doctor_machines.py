@@ -18,12 +18,12 @@ from torchkiln.doctor.checks import load_checks
 from torchkiln.doctor.container import container_of
 from torchkiln.doctor.environment import Environment, Installed
 from torchkiln.doctor.facts import Facts, Subject
-from torchkiln.doctor.guard import run_checks
+from torchkiln.doctor.guard import Finding
 from torchkiln.doctor.report import diagnosis
 from torchkiln.machine import this_machine
 
 if TYPE_CHECKING:
-    from torchkiln.doctor.guard import Finding
+    from torchkiln.doctor.checks import Check
     from torchkiln.doctor.torch_probe import TorchProbe
 
 CHECKS = [one for one in load_checks() if one.area != "network"]
@@ -84,7 +84,8 @@ class Patient:
 
     def examine(self) -> list[Finding]:
         """Return what all checks find, the worst first."""
-        return diagnosis(run_checks(CHECKS, self.facts(), lambda _: None))
+        facts = self.facts()
+        return diagnosis([_ask(one, facts) for one in CHECKS])
 
     def first(self) -> Finding:
         """Return what the doctor names first of what is not well."""
@@ -95,7 +96,7 @@ class Patient:
     def find(self, name: str) -> Finding:
         """Return what the check `name` finds."""
         check = next(one for one in CHECKS if one.id == name)
-        return run_checks([check], self.facts(), lambda _: None)[0]
+        return _ask(check, self.facts())
 
     def complaints(self) -> dict[str, str]:
         """Return the id and evidence of all that is not well."""
@@ -159,6 +160,11 @@ class Patient:
             installer=installer,
         )
         self.environment = replace(self.environment, installed=(*self.environment.installed, found))
+
+
+def _ask(check: Check, facts: Facts) -> Finding:
+    """Return what `check` finds; without a process of its own, so that its faults are seen."""
+    return Finding(check=check, outcome=check.function(facts), seconds=0)
 
 
 # Puts the build in place that the index of the command has.
