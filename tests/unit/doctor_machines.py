@@ -192,7 +192,7 @@ def an_environment(python: Path, site: Path) -> Environment:
         path=(site,),
         user_site=site / "user",
         user_site_on=False,
-        include=Path("/usr/include/python3.11"),
+        include=site.with_name("include"),
         installed=(),
     )
 
@@ -210,6 +210,8 @@ def a_system(root: Path) -> Patient:
     patient.put("proc/self/cgroup", "0::/\n")
     for folder in ("root", "tmp", "programs"):
         (root / folder).mkdir()
+    patient.put("include/Python.h")
+    patient.program("c++", "true")
     return patient
 
 
