@@ -28,6 +28,11 @@ BESIDE_DOCTOR: Final = (
     "gpus.py",
     "host.py",
     "machine.py",
+    "pipconf.py",
+    "registry/__init__.py",
+    "registry/credentials.py",
+    "registry/reference.py",
+    "registry/tokens.py",
     "releases.py",
 )
 """The modules of this package that those in doctor/ import: they run in images too."""

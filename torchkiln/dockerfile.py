@@ -74,8 +74,7 @@ def dockerfile_values(
         "venv_files": [file for file in files if _in_venv(file["path"])],
         "files": [file for file in files if not _in_venv(file["path"])],
         "links": facts.contents.links,
-        # As patterns, which may match nothing: the Dockerfile builds without the doctor too.
-        "beside_doctor": [f"/[{name[0]}]{name[1:]}" for name in BESIDE_DOCTOR],
+        "doctor": _doctor_files(),
         "folders": [
             {"path": folder.path, "mode": f"{folder.mode:o}"} for folder in facts.contents.folders
         ],
@@ -128,6 +127,21 @@ def bake_file(header: str, variants: Iterable[Variant]) -> str:
         "target": {"base": base, **targets},
     }
     return json.dumps(body, indent=2) + "\n"
+
+
+def _doctor_files() -> list[dict[str, str]]:
+    """Return what to copy of the doctor, by the folder where it comes to lie.
+
+    As patterns, which may match nothing: the Dockerfile builds without the doctor too.
+    """
+    files = {"doctor": ["/doctor/*.py"]}
+    for name in BESIDE_DOCTOR:
+        folder, _, file = f"/{name}".rpartition("/")
+        files.setdefault(folder.lstrip("/"), []).append(f"{folder}/[{file[0]}]{file[1:]}")
+    return [
+        {"folder": f"/{folder}" if folder else "", "patterns": " ".join(patterns)}
+        for folder, patterns in files.items()
+    ]
 
 
 def _in_venv(path: str) -> bool:

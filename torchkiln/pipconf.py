@@ -41,15 +41,15 @@ class PipConfig:
     retries: int = 5
 
 
-def read(environ: Mapping[str, str]) -> PipConfig:
-    """Return what pip is configured with in `environ`; a broken pip.conf raises `FetchError`.
+def read(environ: Mapping[str, str], python: str = sys.executable) -> PipConfig:
+    """Return what the pip of `python` is configured with; a broken pip.conf raises `FetchError`.
 
     Runs pip once, twice where no index is configured: about 0.2 seconds each.
     """
-    settings = _settings(_pip(environ, "config", "list"))
+    settings = _settings(_pip(environ, python, "config", "list"))
     try:
         return PipConfig(
-            index_url=_index_url(settings) or _default_index(environ),
+            index_url=_index_url(settings) or _default_index(environ, python),
             extra_index_urls=tuple(settings.get("extra-index-url", "").split()),
             find_links=tuple(settings.get("find-links", "").split()),
             no_index=settings.get("no-index", "").lower() in _TRUE,
@@ -81,12 +81,12 @@ def _index_url(settings: Mapping[str, str]) -> str | None:
     return settings.get("index-url") or settings.get("pypi-url")
 
 
-def _default_index(environ: Mapping[str, str]) -> str:
+def _default_index(environ: Mapping[str, str], python: str) -> str:
     """Return the index that pip uses where none is configured, as its help text names it."""
     plain = {name: value for name, value in environ.items() if not name.startswith("PIP_")}
     # The help shows configured values as defaults; with os.devnull pip reads no file at all.
     plain |= {"PIP_CONFIG_FILE": os.devnull, "COLUMNS": "1000", "LC_ALL": "C"}
-    text = _pip(plain, "download", "--help")
+    text = _pip(plain, python, "download", "--help")
     match = re.search(r"--index-url <url>.*?\(default (\S+)\)", text, re.DOTALL)
     if match is None:
         what = "pip does not say which package index is its default"
@@ -94,9 +94,9 @@ def _default_index(environ: Mapping[str, str]) -> str:
     return match[1]
 
 
-def _pip(environ: Mapping[str, str], *arguments: str) -> str:
-    """Return what pip prints; it is the pip of the Python that runs us."""
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-color", *arguments]
+def _pip(environ: Mapping[str, str], python: str, *arguments: str) -> str:
+    """Return what the pip of `python` prints."""
+    command = [python, "-m", "pip", "--disable-pip-version-check", "--no-color", *arguments]
     done = subprocess.run(command, env=dict(environ), capture_output=True, text=True, check=False)
     if done.returncode:
         what = f"pip cannot tell its configuration: `pip {' '.join(arguments)}` failed"

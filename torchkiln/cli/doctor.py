@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     name="doctor",
     help={
         "python": "what to examine: a Python, a venv or a conda prefix (default: the one in use)",
+        "image": "an image that is to be pulled: ask its registry for it",
         "offline": "ask nothing of any network",
         "json": "print one JSON object",
         "strict": "take a warning for a problem",
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 def doctor(
     c: Context,
     python: str = "",
+    image: str = "",
     offline: bool = False,
     json: bool = False,
     strict: bool = False,
@@ -44,6 +46,8 @@ def doctor(
         "--list": list,
     }
     words = [flag for flag, given in flags.items() if given]
-    code = doctors.main([*words, *(["--python", python] if python else [])])
+    named = {"--python": python, "--image": image}
+    words += [word for flag, text in named.items() if text for word in (flag, text)]
+    code = doctors.main(words)
     if code:
         raise Exit(code=code)

@@ -32,7 +32,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.python and python is None:
         print(f"error: there is no Python at `{options.python}`", file=sys.stderr)
         return FAILED
-    subject = Subject(environ=os.environ, python=python)
+    subject = Subject(environ=os.environ, python=python, image=options.image)
     announce("the machine, Python and torch")
     facts = gather(subject)
     made = report(facts, run_checks(checks, facts, announce), strict=options.strict)
@@ -47,6 +47,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="doctor", description="Say why PyTorch does not work")
     words = "what to examine: a Python, a venv or a conda prefix (default: the one in use)"
     parser.add_argument("--python", default="", help=words)
+    words = "an image that is to be pulled: ask its registry for it"
+    parser.add_argument("--image", default="", help=words)
     parser.add_argument("--offline", action="store_true", help="ask nothing of any network")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--strict", action="store_true", help="take a warning for a problem")

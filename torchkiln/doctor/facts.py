@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 class Subject:
     """What is examined: a machine by its file system and environment variables, and a Python.
 
-    `python` is None where no Python was found; `patience` is in seconds, for each thing that is
-    asked.
+    `python` is None where no Python was found; `image` is a reference that is to be pulled, or "";
+    `patience` is in seconds, for each thing that is asked.
     """
 
     environ: Mapping[str, str]
     python: Path | None
     root: Path = Path("/")
+    image: str = ""
     patience: float = 60.0
 
 

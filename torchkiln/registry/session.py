@@ -151,11 +151,11 @@ class Session(Transport):
         host = _HUB_HOST if self.reference.registry == _HUB else self.reference.registry
         if self._plain or self.reference.is_loopback:
             with suppress(TransientError, FetchError):
-                return f"https://{host}", challenge_of(self.send("GET", f"https://{host}/v2/"))
+                return f"https://{host}", _challenge(self.send("GET", f"https://{host}/v2/"))
         scheme = "http" if self._plain or self.reference.is_loopback else "https"
         url = f"{scheme}://{host}/v2/"
         response = self.retrying(lambda: self.send("GET", url), url)
-        return f"{scheme}://{host}", challenge_of(response)
+        return f"{scheme}://{host}", _challenge(response)
 
     def _renew(self, challenge: Challenge) -> None:
         """Set what goes into `Authorization`; called with the lock held."""
@@ -207,3 +207,7 @@ def _settings(host: str, environ: Mapping[str, str]) -> PipConfig:
         client_cert=str(clients[0]) if clients else None,
         timeout=_TIMEOUT,
     )
+
+
+def _challenge(response: urllib3.BaseHTTPResponse) -> Challenge | None:
+    return challenge_of(response.status, response.headers.get("WWW-Authenticate", ""))

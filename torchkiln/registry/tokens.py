@@ -18,8 +18,6 @@ from torchkiln.errors import RegistryError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import urllib3
-
     from torchkiln.registry.credentials import Credential
 
 _UNAUTHORIZED: Final = 401
@@ -54,11 +52,11 @@ class Grant:
     seconds: float
 
 
-def challenge_of(response: urllib3.BaseHTTPResponse) -> Challenge | None:
-    """Return what a 401 demands (RFC 7235); None for a registry that is open."""
-    if response.status != _UNAUTHORIZED:
+def challenge_of(status: int, demand: str) -> Challenge | None:
+    """Return what a 401 demands in `WWW-Authenticate` (RFC 7235); None for an open registry."""
+    if status != _UNAUTHORIZED:
         return None
-    scheme, _, rest = response.headers.get("WWW-Authenticate", "").partition(" ")
+    scheme, _, rest = demand.partition(" ")
     fields = dict(re.findall(r'(\w+)="([^"]*)"', rest))
     return Challenge(
         scheme=scheme.lower(), realm=fields.get("realm", ""), service=fields.get("service", "")
