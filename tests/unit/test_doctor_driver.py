@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+import subprocess
+import venv
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 from doctor_machines import ELF, LIB, Patient, a_system, with_gpus
+from package_index import index, wheel
+from servers import serving
 
+from torchkiln.doctor.environment import examine
 from torchkiln.doctor.torch_probe import TorchProbe
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 DRIVER = "535.104.05"
 
@@ -156,3 +160,43 @@ def test_what_cuda_says_counts_where_libcuda_tells_no_version(node: Patient, err
 
     assert "cuda-compat" == node.first().check.id
     assert "unset LD_LIBRARY_PATH" == node.first().outcome.remedy
+
+
+def test_pip_itself_replaces_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real pip keeps what is there, unless told by a pin or by force: to the older CUDA."""
+    python = a_venv(tmp_path / "venv")
+    wheels = index(a_torch("2.7.1+cu118", "11.8"))
+    served = {
+        name.replace("/simple/", "/cu118/").replace("+", "%2B"): one for name, one in wheels.items()
+    }
+    patient = with_gpus(a_system(tmp_path), "Tesla V100-SXM2-16GB", driver="470.82.01")
+    patient.environ["PIP_CONFIG_FILE"] = os.devnull
+    with serving(served) as server:
+        monkeypatch.setattr("torchkiln.doctor.builds.INDEX", server.url)
+        for release, cuda in (("2.7.1+cu126", "12.6"), ("2.13.0+cu130", "13.0")):
+            name, data = a_torch(release, cuda)
+            (tmp_path / name).write_bytes(data)
+            pip = [python, "-m", "pip", "install", "-q", "--no-index", str(tmp_path / name)]
+            subprocess.run(pip, check=True)
+            patient.environment = examine(Path(python), {}, 60)
+
+            assert "driver-too-old" == patient.first().check.id
+            patient.mend(patient.first().outcome.remedy)
+            patient.environment = examine(Path(python), {}, 60)
+            assert "ok" == patient.find("driver-too-old").outcome.verdict
+
+
+def a_venv(folder: Path) -> str:
+    """Return the Python of a new environment, with the pip of this one, which is quick."""
+    venv.create(folder, symlinks=True)
+    found = find_spec("pip")
+    assert found
+    assert found.submodule_search_locations
+    (site,) = folder.glob("lib/python3.*/site-packages")
+    (site / "pip").symlink_to(found.submodule_search_locations[0])
+    return f"{folder}/bin/python"
+
+
+def a_torch(version: str, cuda: str) -> tuple[str, bytes]:
+    """Return a wheel that any Python takes."""
+    return wheel("torch", version, files={"torch/version.py": f"cuda: Optional[str] = '{cuda}'\n"})
