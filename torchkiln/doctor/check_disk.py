@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import sys
@@ -136,14 +137,12 @@ def _refusal(folder: Path) -> str:
         return ""
     try:
         file = os.open(folder, os.O_TMPFILE | os.O_WRONLY, 0o600)
-    except OSError:  # the file system knows no such files, as NFS
-        return ""
-    try:
-        os.posix_fallocate(file, 0, _TRIED)
-    except OSError as error:
-        return os.strerror(error.errno or 0)
-    finally:
-        os.close(file)
+        try:
+            os.posix_fallocate(file, 0, _TRIED)
+        finally:
+            os.close(file)
+    except OSError as error:  # of another number where files without names are unknown, as on NFS
+        return os.strerror(error.errno) if error.errno in {errno.EDQUOT, errno.ENOSPC} else ""
     return ""
 
 
