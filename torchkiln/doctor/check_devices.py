@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from torchkiln.doctor import builds
+from torchkiln.doctor.cgroup import read
 from torchkiln.doctor.checks import check, ok, problem, skipped
 from torchkiln.doctor.container import as_root, start_again, start_with_gpu
 from torchkiln.doctor.distribution import install_libcuda, install_modprobe
@@ -48,7 +49,13 @@ def devices_denied(facts: Facts) -> Outcome:
     denied = control or (gpus if len(gpus) == len(nodes) else {})
     if not denied:
         return ok(f"{len(nodes)} device nodes of GPUs, of which {len(nodes) - len(gpus)} open")
+    if not control and _in_job(facts) and not builds.wants_gpu(facts):
+        return skipped("the job was given no GPU, and there is no torch that needs one")
     return _denied(facts, *next(iter(denied.items())))
+
+
+def _in_job(facts: Facts) -> bool:
+    return "SLURM_JOB_ID" in facts.subject.environ
 
 
 def _faults(nodes: list[Path]) -> dict[Path, int]:
@@ -66,7 +73,7 @@ def _fault(node: Path) -> int:
 
 def _denied(facts: Facts, node: Path, fault: int) -> Outcome:
     evidence = f"/dev/{node.name}: {os.strerror(fault)}"
-    if "SLURM_JOB_ID" in facts.subject.environ and node.name[-1].isdigit():
+    if _in_job(facts) and node.name[-1].isdigit():
         cause, remedy = "the job was given no GPU", "srun --gres=gpu:1 --pty bash"
         link = ""
     elif fault == errno.EPERM and facts.container:
@@ -84,10 +91,7 @@ def _denied(facts: Facts, node: Path, fault: int) -> Outcome:
 def _admit(facts: Facts, node: Path) -> str:
     """Return the command that lets this account open `node`, by its group where it has one."""
     found = node.stat()
-    try:
-        text = (facts.subject.root / "etc/group").read_text(encoding="utf-8")
-    except OSError:
-        text = ""
+    text = read(facts.subject.root / "etc/group")
     group = re.search(rf"^([^:]+):[^:]*:{found.st_gid}:", text, re.MULTILINE)
     if found.st_gid and found.st_mode & _GROUP == _GROUP and group:
         return as_root(f'usermod -aG {shlex.quote(group[1])} "$(id -un)"')
