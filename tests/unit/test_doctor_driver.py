@@ -193,7 +193,9 @@ def a_venv(folder: Path) -> str:
     assert found
     assert found.submodule_search_locations
     (site,) = folder.glob("lib/python3.*/site-packages")
-    (site / "pip").symlink_to(found.submodule_search_locations[0])
+    package = Path(found.submodule_search_locations[0])
+    for one in (package, *package.parent.glob("pip-*.dist-info")):
+        (site / one.name).symlink_to(one)
     return f"{folder}/bin/python"
 
 

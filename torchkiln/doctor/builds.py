@@ -84,4 +84,4 @@ def command(facts: Facts) -> str:
         pins = [f"{one.name}=={one.version.partition('+')[0]}+{tag}" for one in trio]
         return install(environment, facts.subject.environ, *pages, *pins)
     names = [one.name for one in trio]
-    return install(environment, facts.subject.environ, "--upgrade", *pages, *names)
+    return install(environment, facts.subject.environ, "--force-reinstall", *pages, *names)
