@@ -17,7 +17,7 @@ from torchkiln.doctor.checks import check, ok, problem, skipped
 from torchkiln.doctor.container import as_root, start_again, start_with_gpu
 from torchkiln.doctor.distribution import install_libcuda, install_modprobe
 from torchkiln.doctor.libraries import find_library
-from torchkiln.doctor.nvidia import cuda_error, gpu_nodes, listed_gpus
+from torchkiln.doctor.nvidia import cuda_error, gpu_nodes, in_job, listed_gpus, open_faults
 from torchkiln.machine import module_version
 
 if TYPE_CHECKING:
@@ -43,37 +43,20 @@ def devices_denied(facts: Facts) -> Outcome:
     nodes = [node for node in gpu_nodes(root) if node.name != "dxg"]
     if not nodes:
         return skipped("there are no device nodes of GPUs")
-    control = _faults([root / "dev/nvidiactl", root / "dev/nvidia-uvm"])
-    gpus = _faults(nodes)
+    control = open_faults([root / "dev/nvidiactl", root / "dev/nvidia-uvm"])
+    gpus = open_faults(nodes)
     # A job is given some of a node's GPUs, and may open no others.
     denied = control or (gpus if len(gpus) == len(nodes) else {})
     if not denied:
         return ok(f"{len(nodes)} device nodes of GPUs, of which {len(nodes) - len(gpus)} open")
-    if not control and _in_job(facts) and not builds.wants_gpu(facts):
+    if not control and in_job(facts) and not builds.wants_gpu(facts):
         return skipped("the job was given no GPU, and there is no torch that needs one")
     return _denied(facts, *next(iter(denied.items())))
 
 
-def _in_job(facts: Facts) -> bool:
-    return "SLURM_JOB_ID" in facts.subject.environ
-
-
-def _faults(nodes: list[Path]) -> dict[Path, int]:
-    """Return the error's number for each of `nodes` that is there and cannot be opened."""
-    return {node: fault for node in nodes if node.exists() and (fault := _fault(node))}
-
-
-def _fault(node: Path) -> int:
-    try:
-        os.close(os.open(node, os.O_RDWR | os.O_CLOEXEC))
-    except OSError as error:
-        return error.errno or 0
-    return 0
-
-
 def _denied(facts: Facts, node: Path, fault: int) -> Outcome:
     evidence = f"/dev/{node.name}: {os.strerror(fault)}"
-    if _in_job(facts) and node.name[-1].isdigit():
+    if in_job(facts) and node.name[-1].isdigit():
         cause, remedy = "the job was given no GPU", "srun --gres=gpu:1 --pty bash"
         link = ""
     elif fault == errno.EPERM and facts.container:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from torchkiln import gpus
 from torchkiln.doctor import builds
 from torchkiln.doctor.checks import check, ok, problem, skipped
-from torchkiln.doctor.nvidia import gpu_nodes
+from torchkiln.doctor.nvidia import gpu_nodes, in_job, open_faults
 
 if TYPE_CHECKING:
     from torchkiln.doctor.checks import Outcome
@@ -24,8 +24,9 @@ def cpu_build(facts: Facts) -> Outcome:
         return skipped("there is no torch, or no NVIDIA driver")
     if build.cuda or (facts.torch and facts.torch.hip):
         return ok(f"torch {build.release} was built for CUDA {build.cuda}")
-    if facts.container and not gpu_nodes(facts.subject.root):
-        return skipped("this container was given no GPU")
+    nodes = gpu_nodes(facts.subject.root)
+    if (facts.container or in_job(facts)) and len(open_faults(nodes)) == len(nodes):
+        return skipped("this container, or job, was given no GPU")
     remedy = builds.command(facts)
     if not remedy:
         return skipped(f"no CUDA build of torch runs with driver {driver.text} on this GPU")

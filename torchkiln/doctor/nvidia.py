@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -25,6 +26,24 @@ def gpu_nodes(root: Path) -> list[Path]:
 def listed_gpus(root: Path) -> int:
     """Return how many GPUs the kernel module drives, whether or not they have a node here."""
     return len(list(root.glob("proc/driver/nvidia/gpus/*")))
+
+
+def in_job(facts: Facts) -> bool:
+    """Tell whether this is a job of a cluster, which is given some of a node's GPUs, or none."""
+    return "SLURM_JOB_ID" in facts.subject.environ
+
+
+def open_faults(nodes: list[Path]) -> dict[Path, int]:
+    """Return the error's number for each of `nodes` that is there and cannot be opened."""
+    return {node: fault for node in nodes if node.exists() and (fault := _fault(node))}
+
+
+def _fault(node: Path) -> int:
+    try:
+        os.close(os.open(node, os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        return error.errno or 0
+    return 0
 
 
 def ask_smi(facts: Facts, *arguments: str) -> str:
