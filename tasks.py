@@ -12,6 +12,7 @@ from invoke.tasks import task
 from torchkiln import bootstrap, pipeline
 from torchkiln.cli.bundle import bundle, load_bundle
 from torchkiln.cli.doctor import doctor
+from torchkiln.cli.env import env_
 from torchkiln.cli.flags import ROOT, expected
 from torchkiln.cli.images import (
     build,

@@ -166,3 +166,9 @@ class ProofError(KilnError):
     """What is told of an image is not signed, was changed, or does not fit the image."""
 
     exit_code = 30
+
+
+class EnvError(KilnError):
+    """A virtual environment cannot be made, or is not what its lock says."""
+
+    exit_code = 31

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import uv
@@ -18,7 +19,7 @@ from packaging.version import Version
 from torchkiln.errors import LockError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from torchkiln.catalog import Base, Variant
     from torchkiln.pipconf import PipConfig
@@ -26,6 +27,37 @@ if TYPE_CHECKING:
 
 GLIBC: Final = {"bookworm": 36}
 """The minor version of each release's glibc (2.36). A wheel may ask for that much and no more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """Where uv finds packages: where pip does."""
+
+    reach: Reach
+    config: PipConfig
+
+    @property
+    def options(self) -> list[str]:
+        """Return uv's options; URLs of indexes are in `environment`."""
+        options = ["--index-strategy", "unsafe-best-match"]
+        for host in self.config.trusted_hosts:
+            options += ["--allow-insecure-host", host]
+        for page in self.reach.pages:
+            options += ["--find-links", page.location]
+        return options + ["--no-index"] * self.config.no_index
+
+    def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
+        """Return uv's environment; URLs can hold passwords, which a command line shows to all."""
+        reach, config = self.reach, self.config
+        extra = (*reach.indexes[1:], *([reach.named] if reach.named else []))
+        settings = {
+            "UV_DEFAULT_INDEX": config.index_url,
+            "UV_EXTRA_INDEX_URL": " ".join(source.location for source in extra),
+            "SSL_CERT_FILE": config.cert,
+            "SSL_CLIENT_CERT": config.client_cert,
+            **dict.fromkeys(("ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY"), config.proxy),
+        }
+        return dict(environ) | {name: value for name, value in settings.items() if value}
 
 
 def resolve(
@@ -39,31 +71,43 @@ def resolve(
 
     What cannot be resolved is a `LockError` with uv's explanation.
     """
-    command = [
-        *(uv.find_uv_bin(), "pip", "compile", "-", "--color", "never", "--no-progress"),
-        *("--no-header", "--no-annotate", "--index-strategy", "unsafe-best-match"),
-        *("--python", sys.executable, "--python-version", base.python, "--no-python-downloads"),
-        *("--python-platform", f"x86_64-manylinux_2_{glibc_minor(base)}"),
-        *("--only-binary", ":all:"),
-    ]
-    for host in config.trusted_hosts:
-        command += ["--allow-insecure-host", host]
-    for page in reach.pages:
-        command += ["--find-links", page.location]
-    done = subprocess.run(
-        command + ["--no-index"] * config.no_index,
-        input="\n".join([f"torch=={torch_version(variant)}", *variant.packages]),
-        env=_environment(reach, config, environ),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    requirements = [f"torch=={torch_version(variant)}", *variant.packages]
+    options = ["--python", sys.executable]
+    options += ["--python-platform", f"x86_64-manylinux_2_{glibc_minor(base)}"]
+    sources = Sources(reach=reach, config=config)
+    done = compile_pins(requirements, base.python, options, sources, environ)
     if done.returncode:
         what = f"the requirements of `{variant.id}` cannot be resolved"
         raise LockError(what, done.stderr.strip(), _hint(variant, reach))
     pins = dict(_pin(line) for line in done.stdout.splitlines())
     _refuse_other_build(variant, pins["torch"])
     return pins
+
+
+def compile_pins(
+    requirements: Iterable[str],
+    python: str,
+    options: Sequence[str],
+    sources: Sources,
+    environ: Mapping[str, str],
+) -> subprocess.CompletedProcess[str]:
+    """Let uv resolve `requirements` for CPython `python`, wheels only; `options` say which one.
+
+    One pin is on a line of its output; where it fails, stderr says why.
+    """
+    command = [
+        *(uv.find_uv_bin(), "pip", "compile", "-", "--color", "never", "--no-progress"),
+        *("--no-header", "--no-annotate", "--no-python-downloads", "--only-binary", ":all:"),
+        *("--python-version", python),
+    ]
+    return subprocess.run(
+        [*command, *sources.options, *options],
+        input="\n".join(requirements),
+        env=sources.environment(environ),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def _hint(variant: Variant, reach: Reach) -> str:
@@ -105,19 +149,6 @@ def glibc_minor(base: Base) -> int:
         what = f"the glibc of the Debian release `{base.release}` is not known"
         raise LockError(what, hint=f"name one of these in `base.release`: {', '.join(GLIBC)}")
     return GLIBC[base.release]
-
-
-def _environment(reach: Reach, config: PipConfig, environ: Mapping[str, str]) -> dict[str, str]:
-    """Return uv's environment; URLs can hold passwords, which a command line would show to all."""
-    extra = (*reach.indexes[1:], *([reach.named] if reach.named else []))
-    settings = {
-        "UV_DEFAULT_INDEX": config.index_url,
-        "UV_EXTRA_INDEX_URL": " ".join(source.location for source in extra),
-        "SSL_CERT_FILE": config.cert,
-        "SSL_CLIENT_CERT": config.client_cert,
-        **dict.fromkeys(("ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY"), config.proxy),
-    }
-    return dict(environ) | {name: value for name, value in settings.items() if value}
 
 
 def _pin(line: str) -> tuple[str, str]:

@@ -54,8 +54,8 @@ def smoke(store: Store, image: Image) -> SmokeReport:
             ["smoke", "--output", _OUTPUT], stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
         table = done.stdout.replace(_OUTPUT.encode(), bytes(_folder(store, image.digest)))
-        _conclude(output, image.variant, table, done.stderr)
-    return _judged(_folder(store, image.digest), image.variant, done.returncode)
+        conclude(output, image.variant, table, done.stderr)
+    return judged(_folder(store, image.digest), image.variant, done.returncode)
 
 
 def smoke_in(engine: Engine, store: Store, image: EngineImage, gpus: str = "") -> SmokeReport:
@@ -79,8 +79,8 @@ def smoke_in(engine: Engine, store: Store, image: EngineImage, gpus: str = "") -
             (output / name).write_bytes(found[name])
         folder = _folder(store, digest, where)
         table = out.replace(_IN_CONTAINER.encode(), bytes(folder))
-        _conclude(output, image.reference, table, err)
-    return _judged(folder, image.reference, code)
+        conclude(output, image.reference, table, err)
+    return judged(folder, image.reference, code)
 
 
 @contextmanager
@@ -96,7 +96,7 @@ def _kept(store: Store, digest: str, where: str = "") -> Iterator[Path]:
         output.rename(folder)
 
 
-def _conclude(output: Path, name: str, table: bytes, messages: bytes) -> None:
+def conclude(output: Path, name: str, table: bytes, messages: bytes) -> None:
     """Keep the suite's table beside its report; a suite that left none could not run."""
     if not (output / "report.json").is_file():
         what = f"the smoke suite could not run in `{name}`"
@@ -104,8 +104,9 @@ def _conclude(output: Path, name: str, table: bytes, messages: bytes) -> None:
     (output / "table.txt").write_bytes(table)
 
 
-def _judged(folder: Path, name: str, code: int) -> SmokeReport:
-    report = _read(folder, fresh=True)
+def judged(folder: Path, name: str, code: int) -> SmokeReport:
+    """Return the report of a run just now; a bad verdict raises `SmokeError`."""
+    report = read_report(folder, fresh=True)
     if code or not report.passed:
         what = f"the smoke suite failed in `{name}`"
         raise SmokeError(what, report.table, hint=f"see {folder / 'report.json'}")
@@ -120,7 +121,7 @@ def report_folder(store: Store, digest: str) -> Path:
 def last_report(store: Store, image: Image) -> SmokeReport | None:
     """Return the report of an earlier run that passed on this image and these GPUs, if any."""
     try:
-        report = _read(_folder(store, image.digest), fresh=False)
+        report = read_report(_folder(store, image.digest), fresh=False)
     except (OSError, ValueError, KeyError):
         return None
     return report if report.passed else None
@@ -128,10 +129,16 @@ def last_report(store: Store, image: Image) -> SmokeReport | None:
 
 def _folder(store: Store, digest: str, where: str = "") -> Path:
     """Return where the report lies: by the image's bytes and by what it ran on."""
-    return report_folder(store, digest) / f"smoke-{where or ('gpu' if device_nodes() else 'cpu')}"
+    return report_folder(store, digest) / f"smoke-{where or device()}"
 
 
-def _read(folder: Path, *, fresh: bool) -> SmokeReport:
+def device() -> str:
+    """Return what the suite runs on here: `gpu` or `cpu`."""
+    return "gpu" if device_nodes() else "cpu"
+
+
+def read_report(folder: Path, *, fresh: bool) -> SmokeReport:
+    """Return the report in `folder`; one that is not whole raises OSError, ValueError, KeyError."""
     document: dict[str, Any] = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     table = (folder / "table.txt").read_text(encoding="utf-8")
     return SmokeReport(

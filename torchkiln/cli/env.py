@@ -1,0 +1,80 @@
+"""The task on environments: make one, compare it with its lock, mend it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from invoke.exceptions import Exit
+from invoke.tasks import task
+
+from torchkiln import pipeline
+from torchkiln.cli.flags import ROOT, WHICH, as_json, expected, selected
+from torchkiln.environment import make, mend, reports
+from torchkiln.errors import EnvError, did_you_mean
+
+if TYPE_CHECKING:
+    from invoke.context import Context
+
+    from torchkiln.catalog import Variant
+
+
+@task(
+    name="env",
+    optional=["check", "repair"],
+    help={
+        **WHICH,
+        "manager": "who manages it afterwards: pip (by default), or uv",
+        "path": "where it is made (default: environments/VARIANT)",
+        "check": "say how the environment at a path differs from its lock",
+        "repair": "mend what differs in the environment at a path",
+        "recreate": "make it anew where there is one already",
+        "jupyter": "with a kernel, which your Jupyter lists then; not in the lock, by the network",
+        "smoke": "run the smoke suite in it (default)",
+        "json": "print one JSON object",
+    },
+)
+@expected
+def env_(
+    c: Context,
+    cpu: bool = False,
+    cuda: str = "",
+    manager: str = "pip",
+    path: str = "",
+    check: str = "",
+    repair: str = "",
+    recreate: bool = False,
+    jupyter: bool = False,
+    smoke: bool = True,
+    json: bool = False,
+) -> None:
+    """Make an environment on this machine from a lock, without any container."""
+    if check:
+        _check(check, json=json)
+        return
+    if repair:
+        report = mend.repair(pipeline.open_project(ROOT), Path(repair))
+        print(as_json({"mended": report.mended}) if json else reports.repaired(report))
+        return
+    if manager not in make.MANAGERS:
+        what = f"there is no manager `{manager}`{did_you_mean(manager, make.MANAGERS)}"
+        raise EnvError(what, hint="./kiln env --cpu --manager pip")
+    project, variant = selected(cpu, cuda)
+    options = make.Options(manager=manager, recreate=recreate, jupyter=jupyter, smoke=smoke)
+    made = make.make(project, variant, _place(path, variant, manager), options)
+    print(as_json(make.as_json(made)) if json else reports.made(made))
+
+
+def _place(path: str, variant: Variant, manager: str) -> Path:
+    """Return where it lies: as named, else by variant and manager in the project."""
+    if path:
+        return Path(path)
+    suffix = "" if manager == "pip" else f"-{manager}"
+    return ROOT / "environments" / f"{variant.id}{suffix}"
+
+
+def _check(path: str, *, json: bool) -> None:
+    report = mend.check(pipeline.open_project(ROOT), Path(path))
+    print(as_json(reports.checked_as_json(report)) if json else reports.checked(report))
+    if report.comparison.differences:
+        raise Exit(code=EnvError.exit_code)

@@ -1,0 +1,1 @@
+"""Environments without containers: made from a lock, tried, compared with it, mended."""

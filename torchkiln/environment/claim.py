@@ -1,0 +1,97 @@
+"""Hold the folder of an environment, so that one process works in it, and only in one of ours."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+from torchkiln.environment.record import LOCK_FILE
+from torchkiln.errors import EnvError
+from torchkiln.progress import say
+from torchkiln.store import remove_tree
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torchkiln.environment.record import Environment
+
+
+@contextlib.contextmanager
+def claimed(env: Environment) -> Iterator[int]:
+    """Make the folder if need be and hold it; wait for who has it. Give the lock's descriptor.
+
+    A child process that gets the descriptor keeps others out for as long as it lives: where we are
+    killed, the installer goes on for a while. A folder that is not ours raises `EnvError`.
+    """
+    handle = _open(env)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"waiting for another `kiln env` that is at {env.shown}")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        # Who had it may have failed and removed the folder, this file with it.
+        if not env.lock_file.exists() or not os.path.samestat(
+            os.fstat(handle), env.lock_file.stat()
+        ):
+            os.close(handle)
+            handle = -1
+            with claimed(env) as again:
+                yield again
+            return
+        yield handle
+    finally:
+        if handle != -1:
+            os.close(handle)
+
+
+def _open(env: Environment) -> int:
+    demand_ours(env)
+    try:
+        env.root.mkdir(parents=True, exist_ok=True)
+        # Opened for writing, which a lock on NFS needs (flock(2)).
+        return os.open(env.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        what = f"the environment cannot be written: {env.shown}"
+        hint = "name a folder of your own: ./kiln env ... --path FOLDER"
+        raise EnvError(what, error.strerror or str(error), hint) from error
+
+
+def demand_ours(env: Environment) -> None:
+    """Raise `EnvError` unless the folder is ours, empty, or not there; it must stay untouched."""
+    if os.pathsep in str(env.root):
+        what = f"an environment's path cannot have a `{os.pathsep}`: {env.shown}"
+        raise EnvError(what, "PATH would be cut there", "./kiln env ... --path FOLDER")
+    if env.lock_file.exists() or not os.path.lexists(env.root):
+        return
+    try:
+        if env.root.is_dir() and not any(env.root.iterdir()):
+            return
+    except PermissionError as error:
+        what = f"the folder cannot be read: {env.shown}"
+        raise EnvError(what, str(error.strerror)) from None
+    what = f"there is something else at this path: {env.shown}"
+    why = "it was not made by `./kiln env`, so it is left as it is"
+    raise EnvError(what, why, "name another: ./kiln env ... --path FOLDER")
+
+
+def clear(env: Environment) -> None:
+    """Remove everything but the lock; the record first, so that no rest of it is trusted."""
+    (env.own / "record.json").unlink(missing_ok=True)
+    for entry in env.root.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            remove_tree(entry)
+        elif entry.name != LOCK_FILE:
+            entry.unlink()
+
+
+def remove(env: Environment) -> None:
+    """Remove what was begun; the caller holds the folder."""
+    with contextlib.suppress(OSError):
+        clear(env)
+        env.lock_file.unlink()
+        env.root.rmdir()
+    shutil.rmtree(env.root, ignore_errors=True)

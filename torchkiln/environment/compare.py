@@ -1,0 +1,197 @@
+"""How an environment differs from its lock: distributions, their versions, their files.
+
+Everything is read from outside: nothing of the environment is run.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import PathDistribution, distributions
+from typing import TYPE_CHECKING, Any, Final
+
+from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
+
+from torchkiln.files import sha256_of
+from torchkiln.lockfile import digest
+from torchkiln.progress import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from importlib.metadata import PackagePath
+    from pathlib import Path
+
+    from torchkiln.environment.record import Environment, Pin, Record
+
+_SHOWN: Final = 3
+# What an installer writes of its own, and what differs with where the environment lies.
+_INSTALLERS: Final = ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json")
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class Difference:
+    """What is not as locked: the distribution or the file `name`, what is there, what should be."""
+
+    name: str
+    found: str
+    locked: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What differs, and what is there beside the lock (name to version), which may be there."""
+
+    differences: tuple[Difference, ...]
+    foreign: dict[str, str]
+    files: int
+
+    @property
+    def names(self) -> list[str]:
+        """Return what differs, each once, sorted."""
+        return sorted({one.name for one in self.differences})
+
+
+def installed(env: Environment, python: str) -> dict[str, list[PathDistribution]]:
+    """Return the distributions by normalised name; one that was installed twice is there twice."""
+    found: dict[str, list[PathDistribution]] = defaultdict(list)
+    for one in distributions(path=[str(env.site(python))]):
+        if isinstance(one, PathDistribution) and one.metadata["Name"]:
+            found[canonicalize_name(one.metadata["Name"])].append(one)
+    return dict(found)
+
+
+def compare_versions(env: Environment, python: str, pins: Sequence[Pin]) -> list[Difference]:
+    """Return where names and versions differ; takes milliseconds."""
+    found = installed(env, python)
+    return [one for pin in pins for one in _versions(pin, found.get(pin.name, []))]
+
+
+def compare(
+    env: Environment,
+    record: Record,
+    pins: Sequence[Pin],
+    own: Mapping[Path, str],
+) -> Comparison:
+    """Compare the environment with `pins`, with what it was installed with, and its `own` files.
+
+    Every file that a RECORD names is hashed, on all cores.
+    """
+    found = installed(env, record.python)
+    wrong = compare_versions(env, record.python, pins)
+    wrong += [*_gone(record, pins, found), *_own(own)]
+    right = {pin.name for pin in pins} - {one.name for one in wrong}
+    files = [file for name in sorted(right) for file in found[name][0].files or ()]
+    with (
+        Progress("check", sum(file.size or 0 for file in files)) as progress,
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+    ):
+        faults = dict(zip(files, pool.map(lambda file: _fault(file, progress), files), strict=True))
+    for name in sorted(right):
+        wrong += _files(name, found[name][0], faults, record.contents.get(name, ""))
+    asked = {pin.name for pin in (*pins, *record.all_pins)}
+    foreign = {name: every[0].version for name, every in found.items() if name not in asked}
+    return Comparison(
+        differences=tuple(sorted(wrong)), foreign=dict(sorted(foreign.items())), files=len(files)
+    )
+
+
+def contents_digest(distribution: PathDistribution) -> str:
+    """Return a digest of the files of a distribution by its RECORD.
+
+    The same wheel gives the same one, whether pip or uv installed it and wherever it lies; another
+    build of the same version gives another.
+    """
+    rows = [
+        [str(file), file.hash.value]
+        for file in distribution.files or ()
+        if file.hash and file.name not in _INSTALLERS and not str(file).startswith("..")
+    ]
+    return digest(sorted(rows))
+
+
+def _versions(pin: Pin, found: Sequence[PathDistribution]) -> Iterator[Difference]:
+    if not found:
+        yield Difference(name=pin.name, found="missing", locked=pin.version)
+    elif len(found) > 1:
+        versions = ", ".join(sorted(one.version for one in found))
+        yield Difference(name=pin.name, found=f"twice: {versions}", locked=pin.version)
+    elif not _same(found[0].version, pin.version):
+        yield Difference(name=pin.name, found=found[0].version, locked=pin.version)
+
+
+def _same(first: str, second: str) -> bool:
+    try:
+        return Version(first) == Version(second)
+    except InvalidVersion:
+        return first == second
+
+
+def _gone(record: Record, pins: Sequence[Pin], found: Mapping[str, Any]) -> Iterator[Difference]:
+    """Yield what an earlier lock brought and this one does not have."""
+    names = {pin.name for pin in pins}
+    for pin in record.all_pins:
+        if pin.name not in names and pin.name in found:
+            yield Difference(name=pin.name, found=pin.version, locked="not in the lock any more")
+
+
+def _own(own: Mapping[Path, str]) -> Iterator[Difference]:
+    for path, text in own.items():
+        if fault := _own_fault(path, text):
+            yield Difference(name=path.name, found=fault, locked="Torchkiln's own file")
+
+
+def _own_fault(path: Path, text: str) -> str:
+    try:
+        return "" if path.read_text(encoding="utf-8") == text else "changed"
+    except (FileNotFoundError, NotADirectoryError):
+        return "missing"
+    except (OSError, UnicodeDecodeError):
+        return "unreadable"
+
+
+def _files(
+    name: str,
+    distribution: PathDistribution,
+    faults: Mapping[PackagePath, str],
+    contents: str,
+) -> Iterator[Difference]:
+    """Yield what is wrong with the files of a distribution whose version is right."""
+    files = distribution.files
+    if not files:
+        yield Difference(name=name, found="no RECORD", locked=distribution.version)
+        return
+    for fault in ("missing", "changed", "unreadable"):
+        paths = [str(file) for file in files if faults.get(file) == fault]
+        if paths:
+            more = f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
+            said = f"{fault}: {', '.join(paths[:_SHOWN])}{more}"
+            yield Difference(name=name, found=said, locked=distribution.version)
+    if contents and contents_digest(distribution) != contents:
+        said = f"another build of {distribution.version}"
+        yield Difference(name=name, found=said, locked=distribution.version)
+
+
+def _fault(file: PackagePath, progress: Progress) -> str:
+    """Return what is wrong with an installed file: `missing`, `changed`, `unreadable`, or ""."""
+    progress.advance(file.size or 0)
+    try:
+        with open(file.locate(), "rb") as stream:  # noqa: PTH123 - SimplePath has no open()
+            if file.hash is None:  # RECORD itself, bytecode that pip compiled
+                return ""
+            if file.size is not None and os.fstat(stream.fileno()).st_size != file.size:
+                return "changed"
+            same = file.hash.mode != "sha256" or _encoded(sha256_of(stream)) == file.hash.value
+    except FileNotFoundError:
+        return "" if file.suffix == ".pyc" else "missing"
+    except OSError:
+        return "unreadable"
+    return "" if same else "changed"
+
+
+def _encoded(sha256: str) -> str:
+    """Return a hash as RECORD has it: base64url without padding."""
+    return base64.urlsafe_b64encode(bytes.fromhex(sha256)).rstrip(b"=").decode()

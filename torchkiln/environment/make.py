@@ -1,0 +1,229 @@
+"""Make an environment: from the lock's wheels in the store, checked, and tried in the end."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from torchkiln.environment import kernel
+from torchkiln.environment.claim import claimed, clear, remove
+from torchkiln.environment.compare import compare_versions, contents_digest, installed
+from torchkiln.environment.files import write_own_files
+from torchkiln.environment.installer import find_python, install, make_venv, plain, wheelhouse
+from torchkiln.environment.record import Record, environment, read, write
+from torchkiln.environment.wanted import Platform, locked, resolved, sources, unfit
+from torchkiln.errors import EnvError
+from torchkiln.fetch import fetch
+from torchkiln.lockfile import read_variant_lock
+from torchkiln.progress import say
+from torchkiln.smoke import conclude, device, judged, read_report
+from torchkiln.store import remove_tree
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from torchkiln.catalog import Variant
+    from torchkiln.environment.record import Environment, Pin
+    from torchkiln.environment.wanted import Wanted
+    from torchkiln.lockfile import VariantLock
+    from torchkiln.pipeline import Project
+    from torchkiln.smoke import SmokeReport
+
+MANAGERS: Final = ("pip", "uv")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How an environment is made: by whom it is managed afterwards, and with what beside it."""
+
+    manager: str = "pip"
+    recreate: bool = False
+    jupyter: bool = False
+    smoke: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvReport:
+    """An environment and what it was made from; `made` is whether that was just now.
+
+    `smoke` is None where the suite was not asked for.
+    """
+
+    env: Environment
+    record: Record
+    made: bool
+    smoke: SmokeReport | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What is worked on; `handle` holds the folder, see `claim.claimed`."""
+
+    project: Project
+    variant: Variant
+    env: Environment
+    handle: int
+
+
+def lacks(manager: str) -> frozenset[str]:
+    """Return what the lock has and an environment of this manager does without."""
+    return frozenset({"pip"}) if manager == "uv" else frozenset()
+
+
+def make(project: Project, variant: Variant, path: Path, options: Options) -> EnvReport:
+    """Make the environment of `variant` at `path`, unless it is there already.
+
+    What is there and is not ours, or is of another lock, raises `EnvError` and stays as it is. One
+    that was interrupted is made anew.
+    """
+    env = environment(path)
+    lock = read_variant_lock(project.root, project.catalog, variant)
+    with claimed(env) as handle:
+        there = None if options.recreate else read(env)
+        made = there is None
+        if there:
+            _demand_same(env, there, variant, options, locked(lock, lacks(options.manager)))
+            record = there
+        else:
+            work = Work(project=project, variant=variant, env=env, handle=handle)
+            record = _made(work, lock, options)
+        report = smoke(project, env, record, again=made) if options.smoke else None
+    return EnvReport(env=env, record=record, made=made, smoke=report)
+
+
+def _demand_same(
+    env: Environment, there: Record, variant: Variant, options: Options, wanted: Wanted
+) -> None:
+    """Raise `EnvError` where the environment is another one, or no more what it was."""
+    repair = f"./kiln env --repair {env.shown}"
+    if (there.variant, there.manager) != (variant.id, options.manager):
+        what = f"there is another environment at this path: {env.shown}"
+        why = f"it is `{there.variant}`, for {there.manager}"
+        raise EnvError(what, why, "./kiln env ... --path FOLDER, or --recreate")
+    pins = (*there.pins, *there.extras) if there.platform else (*wanted.pins, *there.extras)
+    differences = compare_versions(env, there.python, pins)
+    if there.lock != wanted.lock or differences:
+        lines = [f"{one.name}: {one.found}, locked: {one.locked}" for one in differences]
+        what = f"the environment is not what the lock says: {env.shown}"
+        raise EnvError(what, "\n".join(lines or ["the lock is another one now"]), repair)
+    if options.jupyter and not there.extras:
+        what = f"the environment has no kernel for Jupyter: {env.shown}"
+        raise EnvError(what, hint="./kiln env ... --jupyter --recreate")
+
+
+def _made(work: Work, lock: VariantLock, options: Options) -> Record:
+    """Make it in the folder that is held; on a failure nothing stays."""
+    env = work.env
+    if any(path != env.lock_file for path in env.root.iterdir()):
+        say(f"removing what is at {env.shown}: it was interrupted, or is to be made anew")
+    try:
+        clear(env)
+        return _filled(work, lock, options)
+    except BaseException:
+        remove(env)
+        raise
+
+
+def _filled(work: Work, lock: VariantLock, options: Options) -> Record:
+    env, variant, catalog = work.env, work.variant, work.project.catalog
+    environ = work.project.environ
+    python = find_python(lock.python, environ)
+    here = Platform(python=python)
+    wanted = _wanted(work, lock, here, lacks(options.manager))
+    found = sources(catalog, variant, environ) if options.jupyter else None
+    extras = kernel.requirements(wanted, lock, here, found, environ) if found else ()
+    make_venv(env, python, f"torchkiln-{variant.id}", plain(environ))
+    fill(work, wanted.pins, wanted)
+    if found:
+        install(env, extras, found.options, found.environment(plain(environ)), (work.handle,))
+    record = Record(
+        variant=variant.id,
+        manager=options.manager,
+        lock=wanted.lock,
+        python=lock.python,
+        pins=wanted.pins,
+        platform=wanted.platform,
+        extras=extras,
+        contents=contents(env, lock.python),
+    )
+    write_own_files(env, catalog.base, variant, record)
+    if extras:
+        kernel.register(env, variant, environ)
+    write(env, record)
+    return record
+
+
+def _wanted(work: Work, lock: VariantLock, here: Platform, without: frozenset[str]) -> Wanted:
+    if not unfit(lock, here):
+        return locked(lock, without)
+    say(f"the lock is for Linux on x86_64: its versions are resolved for {here.uv_name}")
+    project = work.project
+    return resolved(project.catalog, work.variant, lock, here, project.environ, without=without)
+
+
+def contents(env: Environment, python: str) -> dict[str, str]:
+    """Return, by name, the digest of the files of each distribution that is there."""
+    every = installed(env, python)
+    return {name: contents_digest(found[0]) for name, found in sorted(every.items())}
+
+
+def fill(work: Work, pins: Sequence[Pin], wanted: Wanted) -> None:
+    """Install `pins` of what is wanted: from the store where the lock has them, else by uv."""
+    project, env, keep = work.project, work.env, (work.handle,)
+    if not wanted.wheels:
+        found = sources(project.catalog, work.variant, project.environ)
+        install(env, pins, found.options, found.environment(plain(project.environ)), keep)
+        return
+    names = {pin.name for pin in pins}
+    wheels = [wheel for wheel in wanted.wheels if wheel.name in names]
+    fetch(project.store, wheels, (), project.catalog.indexes, project.environ)
+    say(f"installing {len(wheels)} packages into {env.shown}")
+    with wheelhouse(project.store, wheels) as folder:
+        source = ["--no-index", "--offline", "--find-links", str(folder)]
+        install(env, pins, source, plain(project.environ), keep)
+
+
+def smoke(project: Project, env: Environment, record: Record, *, again: bool) -> SmokeReport:
+    """Run the smoke suite in the environment, or return what it said before.
+
+    A bad verdict raises `SmokeError` with the suite's table; the environment stays.
+    """
+    folder = env.own / f"smoke-{device()}"
+    if not again:
+        try:
+            report = read_report(folder, fresh=False)
+        except (OSError, ValueError, KeyError):
+            pass
+        else:
+            if report.passed:
+                return report
+    say(f"running the smoke suite in {env.shown}")
+    partial = folder.with_name(f".{folder.name}")
+    remove_tree(partial)
+    partial.mkdir(parents=True)
+    command = [str(env.interpreter), "-I", "-B", str(project.root / "smoke")]
+    command += ["--image", str(env.own / "image.json"), "--output", str(partial)]
+    environ = plain(project.environ)
+    done = subprocess.run(command, env=environ, capture_output=True, check=False)
+    conclude(
+        partial, record.variant, done.stdout.replace(bytes(partial), bytes(folder)), done.stderr
+    )
+    remove_tree(folder)
+    partial.rename(folder)
+    return judged(folder, record.variant, done.returncode)
+
+
+def as_json(report: EnvReport) -> dict[str, object]:
+    """Return the report for machines."""
+    tested = report.smoke
+    return {
+        "path": str(report.env.root),
+        "variant": report.record.variant,
+        "manager": report.record.manager,
+        "platform": report.record.platform,
+        "made": report.made,
+        "packages": {pin.name: pin.version for pin in report.record.all_pins},
+        "smoke": tested and {"passed": tested.passed, "skipped": tested.skipped},
+    }

@@ -1,0 +1,99 @@
+"""Say how an environment differs from its lock, and mend just that."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from torchkiln.environment.claim import claimed
+from torchkiln.environment.compare import compare, installed
+from torchkiln.environment.files import own_files, write_own_files
+from torchkiln.environment.installer import plain, uninstall
+from torchkiln.environment.make import Work, contents, fill, lacks, smoke
+from torchkiln.environment.record import environment, known, write
+from torchkiln.environment.wanted import Wanted, lock_digest, locked
+from torchkiln.errors import EnvError
+from torchkiln.lockfile import read_variant_lock
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torchkiln.catalog import Variant
+    from torchkiln.environment.compare import Comparison
+    from torchkiln.environment.record import Environment, Record
+    from torchkiln.pipeline import Project
+    from torchkiln.smoke import SmokeReport
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckReport:
+    """How the environment of a record compares with the lock of today."""
+
+    env: Environment
+    record: Record
+    comparison: Comparison
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepairReport:
+    """What was mended, by name, and what the suite said then."""
+
+    env: Environment
+    mended: tuple[str, ...]
+    smoke: SmokeReport
+
+
+def check(project: Project, path: Path) -> CheckReport:
+    """Compare the environment at `path` with its lock; one that is not ours raises `EnvError`."""
+    env = environment(path)
+    record = known(env)
+    variant, wanted = _wanted(project, record)
+    found = _compared(project, env, record, variant, wanted)
+    return CheckReport(env=env, record=record, comparison=found)
+
+
+def repair(project: Project, path: Path) -> RepairReport:
+    """Mend what differs from the lock, and nothing else; what then differs still is `EnvError`."""
+    env = environment(path)
+    record = known(env)
+    with claimed(env) as handle:
+        variant, wanted = _wanted(project, record)
+        names = _compared(project, env, record, variant, wanted).names
+        pins = [pin for pin in (*wanted.pins, *record.extras) if pin.name in names]
+        there = installed(env, record.python)
+        gone = {pin.name for pin in record.all_pins} - {pin.name for pin in wanted.pins}
+        gone -= {pin.name for pin in record.extras}
+        if leaving := sorted(gone & there.keys()):
+            uninstall(env, leaving, plain(project.environ))
+        if pins:
+            work = Work(project=project, variant=variant, env=env, handle=handle)
+            fill(work, pins, wanted)
+        there_now = contents(env, record.python)
+        now = replace(record, lock=wanted.lock, pins=wanted.pins, contents=there_now)
+        write_own_files(env, project.catalog.base, variant, now)
+        left = _compared(project, env, now, variant, wanted)
+        if left.differences:
+            what = f"the environment is still not what the lock says: {env.shown}"
+            raise EnvError(what, "\n".join(left.names), "./kiln env ... --recreate")
+        write(env, now)
+        tested = smoke(project, env, now, again=bool(names))
+    return RepairReport(env=env, mended=tuple(names), smoke=tested)
+
+
+def _wanted(project: Project, record: Record) -> tuple[Variant, Wanted]:
+    """Return the variant of a record, and what its lock wants of the environment today."""
+    variant = project.catalog.variant(record.variant)
+    lock = read_variant_lock(project.root, project.catalog, variant)
+    if not record.platform:
+        return variant, locked(lock, lacks(record.manager))
+    if record.lock != lock_digest(lock):
+        what = f"the lock of `{variant.id}` has changed, and this platform is not in it"
+        raise EnvError(what, f"it is {record.platform}", "./kiln env ... --recreate")
+    return variant, Wanted(pins=record.pins, lock=record.lock, platform=record.platform)
+
+
+def _compared(
+    project: Project, env: Environment, record: Record, variant: Variant, wanted: Wanted
+) -> Comparison:
+    own = own_files(env, project.catalog.base, variant, replace(record, pins=wanted.pins))
+    return compare(env, record, (*wanted.pins, *record.extras), own)

@@ -1,0 +1,75 @@
+"""What the commands on environments print."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from torchkiln.environment.files import activation
+from torchkiln.reports import table
+
+if TYPE_CHECKING:
+    from torchkiln.environment.make import EnvReport
+    from torchkiln.environment.mend import CheckReport, RepairReport
+    from torchkiln.smoke import SmokeReport
+
+
+def made(report: EnvReport) -> str:
+    """Return what the environment is, what the suite said, and how to activate it."""
+    env, record = report.env, report.record
+    state = "made" if report.made else "is there"
+    covered = f", for {record.platform}, which the lock does not cover" if record.platform else ""
+    count = len(record.all_pins)
+    lines = [f"{env.shown} {state}: `{record.variant}`, {count} packages{covered}"]
+    lines += _smoke(report.smoke)
+    width = max(map(len, activation(env.root)))
+    lines += ["", "activate it with"]
+    lines += [f"  {shell:<{width}}  {line}" for shell, line in activation(env.root).items()]
+    return "\n".join(lines)
+
+
+def _smoke(tested: SmokeReport | None) -> list[str]:
+    if tested is None:
+        return []
+    passed = sum(entry["verdict"] == "passed" for entry in tested.document["checks"])
+    skipped = f", skipped: {', '.join(tested.skipped)}" if tested.skipped else ""
+    earlier = "" if tested.fresh else " in an earlier run"
+    return [
+        f"smoke: {passed} checks passed{earlier}{skipped}",
+        f"loss curve: {tested.folder / 'loss.png'}",
+    ]
+
+
+def checked(report: CheckReport) -> str:
+    """Return what differs, and what is there beside the lock."""
+    found = report.comparison
+    lines = []
+    if found.differences:
+        rows = [(one.name, one.found, one.locked) for one in found.differences]
+        lines = [*table(("what", "found", "locked"), rows), ""]
+    if found.foreign:
+        names = ", ".join(f"{name} {version}" for name, version in found.foreign.items())
+        lines.append(f"beside the lock: {names}")
+    same = f"{report.env.shown} is as the lock of `{report.record.variant}` says"
+    differs = f"{report.env.shown} differs from the lock of `{report.record.variant}`"
+    state = differs if found.differences else same
+    return "\n".join([*lines, f"{state} ({found.files:,} files compared)"])
+
+
+def checked_as_json(report: CheckReport) -> dict[str, Any]:
+    """Return the comparison for machines."""
+    return {
+        "path": str(report.env.root),
+        "variant": report.record.variant,
+        "differences": [
+            {"name": one.name, "found": one.found, "locked": one.locked}
+            for one in report.comparison.differences
+        ],
+        "foreign": report.comparison.foreign,
+        "files": report.comparison.files,
+    }
+
+
+def repaired(report: RepairReport) -> str:
+    """Return what was mended."""
+    what = ", ".join(report.mended) or "nothing differed"
+    return "\n".join([f"mended in {report.env.shown}: {what}", *_smoke(report.smoke)])
