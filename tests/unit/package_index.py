@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 import json
@@ -33,12 +34,18 @@ def wheel(
     needs = "".join(f"Requires-Dist: {requirement}\n" for requirement in requires)
     metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}"
     about = f"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: {tag}\n"
-    members = {f"{info}/METADATA": metadata, f"{info}/WHEEL": about, f"{info}/RECORD": ""}
+    members = {**(files or {}), f"{info}/METADATA": metadata, f"{info}/WHEEL": about}
+    rows = [f"{path},sha256={_encoded(text)},{len(text)}\n" for path, text in members.items()]
+    members[f"{info}/RECORD"] = "".join([*rows, f"{info}/RECORD,,\n"])
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
-        for path, text in {**(files or {}), **members}.items():
+        for path, text in members.items():
             archive.writestr(zipfile.ZipInfo(path), text)
     return f"{name}-{version}-{tag}.whl", stream.getvalue()
+
+
+def _encoded(text: str) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
 
 
 def torch(version: str, cuda: str | None, *requires: str) -> tuple[str, bytes]:

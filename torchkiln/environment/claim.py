@@ -65,10 +65,11 @@ def demand_ours(env: Environment) -> None:
     if os.pathsep in str(env.root):
         what = f"an environment's path cannot have a `{os.pathsep}`: {env.shown}"
         raise EnvError(what, "PATH would be cut there", "./kiln env ... --path FOLDER")
-    if env.lock_file.exists() or not os.path.lexists(env.root):
-        return
     try:
-        if env.root.is_dir() and not any(env.root.iterdir()):
+        if not os.path.lexists(env.root) or (env.root.is_dir() and not any(env.root.iterdir())):
+            return
+        # Looked for last, because another of us may have begun just now.
+        if env.lock_file.exists():
             return
     except PermissionError as error:
         what = f"the folder cannot be read: {env.shown}"

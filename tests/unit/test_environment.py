@@ -1,0 +1,392 @@
+"""Environments from a small lock of real wheels, made by the real uv."""
+
+from __future__ import annotations
+
+import ensurepip
+import hashlib
+import json
+import os
+import resource
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from package_index import index, wheel
+from servers import serving
+
+from torchkiln.catalog import Base, Catalog, Variant
+from torchkiln.environment import make, mend, reports
+from torchkiln.environment.claim import claimed
+from torchkiln.environment.record import LOCK_FILE, environment, read
+from torchkiln.environment.wanted import Platform, resolved
+from torchkiln.errors import EnvError, SmokeError
+from torchkiln.lockfile import LockedWheel, VariantLock, dump, variant_inputs, variant_lock_path
+from torchkiln.pipeline import Project
+from torchkiln.store import Store
+
+if TYPE_CHECKING:
+    from torchkiln.environment.make import EnvReport
+
+CPU = Variant(id="cpu", torch="2.13.0", cuda=None, index=None, packages=("numpy", "pip"))
+CUDA = Variant(id="cu117", torch="2.0.1", cuda="11.7", index=None, packages=("numpy",))
+TORCH = {"torch/__init__.py": "__version__ = '2.13.0'\n", "torch/data.txt": "weights\n"}
+# Stands for the suite: it says what it was told, and fails where the environment has a file.
+SUITE = """\
+import json, pathlib, sys
+output = pathlib.Path(sys.argv[sys.argv.index("--output") + 1])
+about = json.loads(pathlib.Path(sys.argv[sys.argv.index("--image") + 1]).read_text())
+passed = not (pathlib.Path(sys.prefix) / "ill").exists()
+checks = [{"id": "torch", "verdict": "passed"}, {"id": "cuda-visible", "verdict": "skipped"}]
+report = {"passed": passed, "checks": checks, "about": about, "isolated": sys.flags.isolated}
+(output / "report.json").write_text(json.dumps(report))
+print("the table")
+sys.exit(not passed)
+"""
+
+
+def a_wheel(name: str, version: str, data: bytes | None = None, **more: object) -> LockedWheel:
+    """Return a wheel that is in a lock; `STORED` has its bytes."""
+    file = f"{name}-{version}-py3-none-any.whl"
+    if data is None:
+        file, data = wheel(name, version, **more)  # type: ignore[arg-type]
+    sha256 = hashlib.sha256(data).hexdigest()
+    STORED[sha256] = data
+    return LockedWheel(name=name, version=version, file=file, size=len(data), sha256=sha256)
+
+
+STORED: dict[str, bytes] = {}
+PIP = next((Path(ensurepip.__file__).parent / "_bundled").glob("pip-*.whl"))
+NUMPY = a_wheel("numpy", "2.4.6", files={"numpy/__init__.py": ""})
+WHEELS = (
+    NUMPY,
+    a_wheel("pip", PIP.name.split("-")[1], PIP.read_bytes()),
+    a_wheel("torch", "2.13.0", files=TORCH),
+)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """A project with one locked variant, its wheels in the store, and a suite."""
+    catalog = Catalog(
+        base=Base(release="bookworm", python="3.11", packages=()),
+        indexes={},
+        variants=(CPU, CUDA),
+    )
+    made = Project(
+        root=tmp_path / "project",
+        catalog=catalog,
+        store=Store(tmp_path / "store"),
+        environ={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
+    )
+    (made.root / "smoke").mkdir(parents=True)
+    (made.root / "smoke/__main__.py").write_text(SUITE)
+    relock(made, WHEELS)
+    return made
+
+
+def relock(project: Project, wheels: tuple[LockedWheel, ...]) -> None:
+    """Lock the variant to `wheels`, and put them into the store."""
+    inputs = variant_inputs(project.catalog, CPU)
+    lock = VariantLock(variant="cpu", inputs=inputs, python="3.11", wheels=wheels)
+    path = variant_lock_path(project.root, "cpu")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(dump(lock))
+    for one in wheels:
+        project.store.put(STORED[one.sha256])
+
+
+def build(project: Project, path: Path, **options: object) -> EnvReport:
+    return make.make(project, CPU, path, make.Options(**options))  # type: ignore[arg-type]
+
+
+def site(path: Path) -> Path:
+    return path / "lib/python3.11/site-packages"
+
+
+def run(path: Path, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(path / "bin/python"), *words],
+        env={"PATH": os.defpath, **environ},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where the environment comes to lie."""
+    return tmp_path / "an environment"
+
+
+def test_an_environment_has_what_the_lock_has_and_was_tried(project: Project, path: Path) -> None:
+    report = build(project, path)
+    done = run(path, "-c", "import numpy, pip, torch; print(torch.__version__)")
+    assert done.stdout == "2.13.0\n"
+    assert report.made
+    assert report.smoke
+    assert report.smoke.document["isolated"] == 1
+    assert report.smoke.document["about"]["variant"] == "cpu"
+    assert report.smoke.skipped == ["cuda-visible"]
+    shown = reports.made(report)
+    assert "`cpu`, 3 packages" in shown
+    assert "bin/activate'" in shown
+
+
+def test_a_second_time_nothing_is_done(project: Project, path: Path) -> None:
+    build(project, path)
+    before = (site(path) / "torch/__init__.py").stat().st_mtime_ns
+    again = build(project, path)
+    assert not again.made
+    assert again.smoke
+    assert not again.smoke.fresh
+    assert (site(path) / "torch/__init__.py").stat().st_mtime_ns == before
+
+
+def test_a_later_pip_keeps_the_locked_torch(project: Project, path: Path, tmp_path: Path) -> None:
+    build(project, path)
+    name, data = wheel("torch", "2.99.0")
+    (tmp_path / name).write_bytes(data)
+    words = ("-m", "pip", "install", "--no-index", "--find-links", str(tmp_path))
+    assert run(path, *words, "torch==2.99.0").returncode == 1
+    assert run(path, *words, "--upgrade", "torch").returncode == 0
+    assert mend.check(project, path).comparison.differences == ()
+
+
+def test_of_uv_an_environment_has_no_pip_and_names_its_constraints(
+    project: Project, path: Path
+) -> None:
+    build(project, path, manager="uv")
+    assert run(path, "-c", "import pip").returncode == 1
+    script = 'source "$1/bin/activate"; echo "$UV_CONSTRAINT"; deactivate; echo "[$UV_CONSTRAINT]"'
+    done = subprocess.run(
+        ["bash", "-ec", script, "bash", str(path)], capture_output=True, text=True, check=True
+    )
+    constraints = (path / "share/torchkiln/constraints.txt").as_uri()
+    assert done.stdout.splitlines() == [constraints, "[]"]
+
+
+def test_settings_of_the_user_change_nothing(project: Project, path: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "constraints.txt"
+    bad.write_text("torch==1.0\n")
+    foreign = {"UV_CONSTRAINT": str(bad), "PIP_CONSTRAINT": str(bad), "PYTHONPATH": str(tmp_path)}
+    foreign |= {"UV_INDEX_URL": "http://localhost:9", "UV_LINK_MODE": "symlink"}
+    (tmp_path / "torch.py").write_text("raise SystemExit(3)\n")
+    build(replace(project, environ={**project.environ, **foreign}), path)
+    assert mend.check(project, path).comparison.differences == ()
+    assert not (site(path) / "torch").is_symlink()
+
+
+@pytest.mark.parametrize("kind", ["folder", "file", "link"])
+def test_what_is_not_ours_stays_as_it_is(project: Project, path: Path, kind: str) -> None:
+    target = path.with_name("theirs")
+    if kind == "folder":
+        path.mkdir()
+        (path / "thesis.tex").write_text("years\n")
+    elif kind == "file":
+        path.write_text("years\n")
+    else:
+        path.symlink_to(target)
+    with pytest.raises(EnvError, match="there is something else at this path"):
+        build(project, path, recreate=True)
+    if kind == "folder":
+        assert [one.name for one in path.iterdir()] == ["thesis.tex"]
+
+
+def test_an_interrupted_one_is_made_anew(project: Project, path: Path) -> None:
+    """What kill -9 leaves: the lock file, some of the packages, no record."""
+    build(project, path)
+    (path / "share/torchkiln/record.json").unlink()
+    (site(path) / "torch/__init__.py").unlink()
+    with pytest.raises(EnvError, match="is not finished"):
+        mend.check(project, path)
+    assert build(project, path).made
+    assert mend.check(project, path).comparison.differences == ()
+
+
+def test_two_at_once_make_one(project: Project, path: Path) -> None:
+    with ThreadPoolExecutor() as pool:
+        both = [pool.submit(build, project, path) for _ in range(2)]
+    assert sorted(one.result().made for one in both) == [False, True]
+
+
+def test_a_wheel_that_was_changed_in_the_store_is_refused_and_nothing_stays(
+    project: Project, path: Path
+) -> None:
+    blob = project.store.blob(WHEELS[2].sha256)
+    blob.chmod(0o644)
+    blob.write_bytes(wheel("torch", "2.13.0", files={**TORCH, "torch/data.txt": "Weights\n"})[1])
+    with pytest.raises(EnvError, match=r"(?i)hash"):
+        build(project, path)
+    assert not path.exists()
+
+
+def test_where_nothing_more_can_be_written_nothing_stays(project: Project, path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(EnvError):
+            build(project, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not path.exists()
+
+
+def test_a_bad_verdict_is_an_error_and_the_environment_stays(project: Project, path: Path) -> None:
+    build(project, path)
+    (path / "ill").touch()
+    shutil.rmtree(path / "share/torchkiln/smoke-cpu")
+    with pytest.raises(SmokeError, match="the smoke suite failed in `cpu`"):
+        build(project, path)
+    assert read(environment(path))
+
+
+def damage_missing(path: Path) -> None:
+    (site(path) / "torch/data.txt").unlink()
+
+
+def damage_changed(path: Path) -> None:
+    # A new file: the old one may be a hard link of the store's.
+    file = site(path) / "torch/data.txt"
+    file.unlink()
+    file.write_text("Weights\n")
+
+
+def damage_gone(path: Path) -> None:
+    for one in site(path).glob("torch*"):
+        shutil.rmtree(one)
+
+
+def damage_version(path: Path) -> None:
+    (site(path) / "torch-2.13.0.dist-info").rename(site(path) / "torch-2.12.0.dist-info")
+    info = site(path) / "torch-2.12.0.dist-info"
+    text = (info / "METADATA").read_text().replace("2.13.0", "2.12.0")
+    (info / "METADATA").unlink()
+    (info / "METADATA").write_text(text)
+    record = (info / "RECORD").read_text().replace("2.13.0", "2.12.0")
+    (info / "RECORD").write_text(record)
+
+
+DAMAGES = {
+    damage_missing: "missing: torch/data.txt",
+    damage_changed: "changed: torch/data.txt",
+    damage_gone: "missing",
+    damage_version: "2.12.0",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_differs_from_the_lock_is_named_and_only_that_is_mended(
+    project: Project, path: Path, damage: object
+) -> None:
+    build(project, path)
+    other = (site(path) / "numpy/__init__.py").stat().st_ino
+    extra = site(path) / "mine-1.0.dist-info"
+    extra.mkdir()
+    (extra / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
+    damage(path)  # type: ignore[operator]
+    found = mend.check(project, path).comparison
+    assert [(one.name, one.found) for one in found.differences] == [("torch", DAMAGES[damage])]  # type: ignore[index]
+    assert found.foreign == {"mine": "1.0"}
+    assert mend.repair(project, path).mended == ("torch",)
+    after = mend.check(project, path)
+    assert after.comparison.differences == ()
+    assert after.comparison.foreign == {"mine": "1.0"}
+    assert (site(path) / "numpy/__init__.py").stat().st_ino == other
+    assert "is as the lock of `cpu` says" in reports.checked(after)
+
+
+def test_torchkilns_own_files_are_compared_and_mended_too(project: Project, path: Path) -> None:
+    build(project, path)
+    (path / "pip.conf").unlink()
+    found = mend.check(project, path).comparison.differences
+    assert [(one.name, one.found) for one in found] == [("pip.conf", "missing")]
+    mend.repair(project, path)
+    assert mend.check(project, path).comparison.differences == ()
+
+
+def test_a_lock_that_has_changed_is_told_and_repaired_to(project: Project, path: Path) -> None:
+    build(project, path)
+    newer = a_wheel("numpy", "2.5.0", files={"numpy/__init__.py": ""})
+    relock(project, (newer, *WHEELS[1:]))
+    with pytest.raises(EnvError, match=r"numpy: 2\.4\.6, locked: 2\.5\.0"):
+        build(project, path)
+    assert "numpy" in mend.repair(project, path).mended
+    assert not build(project, path).made
+
+
+def test_what_left_the_lock_is_removed_by_a_repair(project: Project, path: Path) -> None:
+    build(project, path)
+    relock(project, WHEELS[1:])
+    mend.repair(project, path)
+    assert not (site(path) / "numpy").exists()
+    assert mend.check(project, path).comparison.differences == ()
+
+
+def test_another_variant_or_manager_at_the_path_is_refused(project: Project, path: Path) -> None:
+    build(project, path)
+    with pytest.raises(EnvError, match="it is `cpu`, for pip"):
+        build(project, path, manager="uv")
+    assert build(project, path, manager="uv", recreate=True).made
+
+
+def test_a_folder_in_use_is_waited_for(
+    project: Project, path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with ThreadPoolExecutor() as pool, claimed(environment(path)):
+        later = pool.submit(build, project, path)
+        with pytest.raises(TimeoutError):
+            later.result(timeout=0.5)
+    assert later.result().made
+    assert "waiting for another" in capsys.readouterr().err
+    assert (path / LOCK_FILE).exists()
+
+
+MAC = Platform(system="Darwin", architecture="arm64", glibc=None, macos="14.0")
+MAC_WHEELS = (
+    wheel("torch", "2.13.0", "cp311-none-macosx_11_0_arm64", requires=["numpy"]),
+    wheel("torch", "2.14.0", "cp311-none-macosx_11_0_arm64", requires=["numpy"]),
+    wheel("numpy", "2.4.6", "cp311-cp311-macosx_14_0_arm64"),
+    wheel("numpy", "2.5.0", "cp311-cp311-macosx_14_0_arm64"),
+    (PIP.name, PIP.read_bytes()),
+)
+
+
+def test_another_platform_gets_the_same_versions_by_hash(project: Project) -> None:
+    lock = VariantLock(variant="cpu", inputs="", python="3.11", wheels=WHEELS)
+    with serving(index(*MAC_WHEELS)) as server:
+        environ = {**project.environ, "PIP_INDEX_URL": f"{server.url}/simple"}
+        wanted = resolved(project.catalog, CPU, lock, MAC, environ)
+    assert wanted.platform == "aarch64-apple-darwin"
+    assert [(one.name, one.version) for one in wanted.pins] == [
+        (one.name, one.version) for one in WHEELS
+    ]
+    sha256 = hashlib.sha256(MAC_WHEELS[0][1]).hexdigest()
+    assert sha256 in next(one for one in wanted.pins if one.name == "torch").hashes
+
+
+def test_there_is_no_cuda_on_macos(project: Project) -> None:
+    lock = VariantLock(variant="cu117", inputs="", python="3.11", wheels=WHEELS)
+    with pytest.raises(EnvError, match="there is no CUDA on macOS"):
+        resolved(project.catalog, CUDA, lock, MAC, project.environ)
+
+
+def test_a_kernel_is_beside_the_lock_and_in_jupyters_list(
+    project: Project, path: Path, tmp_path: Path
+) -> None:
+    """The wheel stands for ipykernel: its `install` notes what it was told."""
+    note = tmp_path / "note.json"
+    main = f"import json, sys; open({str(note)!r}, 'w').write(json.dumps(sys.argv[1:]))\n"
+    files = {"ipykernel/__init__.py": "", "ipykernel/__main__.py": main}
+    ipykernel = wheel("ipykernel", "7.0.0", requires=["numpy>=1"], files=files)
+    numpy = wheel("numpy", "2.4.6", files={"numpy/__init__.py": ""})
+    with serving(index(ipykernel, numpy)) as server:
+        environ = {**project.environ, "PIP_INDEX_URL": f"{server.url}/simple"}
+        report = build(replace(project, environ=environ), path, jupyter=True)
+    assert [one.name for one in report.record.extras] == ["ipykernel"]
+    assert json.loads(note.read_text())[:4] == ["install", "--user", "--name", "torchkiln-cpu"]
+    assert mend.check(project, path).comparison.differences == ()
