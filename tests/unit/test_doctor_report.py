@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from torchkiln.doctor import report as reports
+from torchkiln.doctor.__main__ import main
 from torchkiln.doctor.checks import (
     REGISTRY,
     Check,
@@ -79,7 +80,7 @@ def test_people_see_what_is_wrong_with_its_cause_and_remedy_and_no_names() -> No
         "  see:  a/b#1",
         '  mend: rm "$HOME"/x',
         "",
-        "1 problems (2 checks, 0 skipped)",
+        "1 problem (2 checks, 0 skipped)",
     ]
     assert "all well" in reports.text(made, verbose=True)
 
@@ -131,6 +132,15 @@ def test_a_check_that_crashes_hides_no_other() -> None:
     assert found[2].outcome.evidence == "it answered with str"
 
 
+def test_a_check_of_last_resort_is_silent_where_another_has_the_cause() -> None:
+    last = Check(id="last", area="environment", rank=69, function=lambda _: BAD, last=True)
+    first = Check(id="first", area="environment", rank=1, function=lambda _: BAD)
+    alone = run_checks([last], NOTHING, lambda _: None)
+    both = run_checks([first, last], NOTHING, lambda _: None)
+    assert [one.outcome.verdict for one in alone] == ["problem"]
+    assert [one.outcome.verdict for one in both] == ["problem", "skipped"]
+
+
 @pytest.mark.usefixtures("_registry")
 def test_two_checks_of_one_name_are_refused() -> None:
     check("twice", area="machine", rank=1)(lambda _: ok("fine"))
@@ -141,6 +151,14 @@ def test_two_checks_of_one_name_are_refused() -> None:
 def test_every_check_says_what_it_looks_for_in_a_line() -> None:
     for name, _, words in reports.listed(load_checks()):
         assert words.endswith("."), name
+
+
+def test_the_list_in_the_documentation_is_the_one_that_the_doctor_prints(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["--list"]) == 0
+    text = (Path(reports.__file__).parent / "README.md").read_text()
+    assert f"```\n{capsys.readouterr().out}```\n" in text
 
 
 def test_facts_that_cannot_be_gathered_are_named(tmp_path: Path) -> None:

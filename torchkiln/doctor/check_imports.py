@@ -160,7 +160,7 @@ def _conda(found: Environment, wanted: str) -> str:
     return f"conda install --yes --prefix {prefix} {shlex.quote(wanted)}"
 
 
-@check("torch-imports", area="environment", rank=69)
+@check("torch-imports", area="environment", rank=69, last=True)
 def imports(facts: Facts) -> Outcome:
     """Import torch in a process of its own."""
     found, torch = facts.environment, facts.torch

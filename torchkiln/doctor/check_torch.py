@@ -77,7 +77,7 @@ def _capability(name: str) -> Capability:
     return int(digits[:-1]), int(digits[-1])
 
 
-@check("torch-on-gpu", area="environment", rank=68)
+@check("torch-on-gpu", area="environment", rank=68, last=True)
 def on_gpu(facts: Facts) -> Outcome:
     """Let torch put a number on the GPU."""
     torch, machine = facts.torch, facts.machine

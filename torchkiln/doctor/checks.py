@@ -48,12 +48,17 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """A registered check. Of two problems, the one of the lower `rank` is nearer to the root."""
+    """A registered check. Of two problems, the one of the lower `rank` is nearer to the root.
+
+    A check of the `last` resort sees that something fails and not why: it has nothing to say where
+    another one has found a problem.
+    """
 
     id: str
     area: Area
     rank: int
     function: Callable[[Facts], Outcome]
+    last: bool = False
 
 
 REGISTRY: list[Check] = []
@@ -80,7 +85,7 @@ def problem(evidence: str, *, cause: str, remedy: str, link: str = "") -> Outcom
 
 
 def check(
-    name: str, *, area: Area, rank: int
+    name: str, *, area: Area, rank: int, last: bool = False
 ) -> Callable[[Callable[[Facts], Outcome]], Callable[[Facts], Outcome]]:
     """Register the decorated function as the check `name`; two of one name raise `ValueError`."""
 
@@ -88,7 +93,7 @@ def check(
         if any(name == other.id for other in REGISTRY):
             message = f"two checks are named `{name}`"
             raise ValueError(message)
-        REGISTRY.append(Check(id=name, area=area, rank=rank, function=function))
+        REGISTRY.append(Check(id=name, area=area, rank=rank, function=function, last=last))
         return function
 
     return register

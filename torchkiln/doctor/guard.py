@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from torchkiln.doctor.apart import run_apart
-from torchkiln.doctor.checks import Outcome
+from torchkiln.doctor.checks import Outcome, skipped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,9 +32,25 @@ def run_checks(
     """Return what each of `checks` finds, in their order; `announce` hears the id of each."""
     functions = {one.id: partial(one.function, facts) for one in checks}
     done = run_apart(functions, facts.subject.patience, announce)
+    return relieved(
+        [
+            Finding(check=one, outcome=_outcome(done[one.id]), seconds=done[one.id].seconds)
+            for one in checks
+        ]
+    )
+
+
+def relieved(findings: Sequence[Finding]) -> list[Finding]:
+    """Return `findings` without the problems of last resort that another one explains."""
+    explained = any(
+        one.outcome.verdict == "problem" and not one.check.last and one.check.area != "network"
+        for one in findings
+    )
     return [
-        Finding(check=one, outcome=_outcome(done[one.id]), seconds=done[one.id].seconds)
-        for one in checks
+        replace(one, outcome=skipped("another check says why"))
+        if explained and one.check.last and one.outcome.verdict == "problem"
+        else one
+        for one in findings
     ]
 
 

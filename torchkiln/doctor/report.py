@@ -118,8 +118,12 @@ def _in_a_line(one: Finding) -> str:
 
 def _summary(made: Report) -> str:
     counts = _counts(made)
-    named = {"problem": "problems", "crashed": "checks that failed", "warning": "warnings"}
-    wrong = [f"{counts[verdict]} {words}" for verdict, words in named.items() if counts[verdict]]
+    named = {"problem": "problem", "crashed": "failed check", "warning": "warning"}
+    wrong = [
+        f"{counts[verdict]} {word}{'s' if counts[verdict] > 1 else ''}"
+        for verdict, word in named.items()
+        if counts[verdict]
+    ]
     looked = f"{len(made.findings)} checks, {counts['skipped']} skipped"
     return f"{', '.join(wrong) or 'no problems found'} ({looked})"
 
