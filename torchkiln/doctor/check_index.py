@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from torchkiln import pipconf
 from torchkiln.doctor.checks import check, ok, problem, skipped, warning
 from torchkiln.doctor.installer import INDEX
-from torchkiln.doctor.network import CA_VARIABLES, PROXY_VARIABLES, bundles, send, way_to
+from torchkiln.doctor.network import CA_VARIABLES, PROXY_VARIABLES, bundles, is_alone, send, way_to
 from torchkiln.errors import FetchError
 
 if TYPE_CHECKING:
@@ -70,6 +70,8 @@ def package_index(facts: Facts) -> Outcome:
     where = f"{url.rstrip('/')}/torch/"
     way = way_to(url, environ, config)
     reply = send(where, way)
+    if reply.fault in {"name", "connection"} and not way.proxy and is_alone():
+        return skipped("this machine, or container, has no network")
     if reply.fault:
         return _unreached(facts, where, way, reply)
     return _answered(facts, reply)

@@ -145,6 +145,14 @@ def _failed(error: Exception, way: Way) -> Reply:
     return Reply(fault="connection", words=words)
 
 
+def is_alone() -> bool:
+    """Tell whether there is no network but the machine's own, as in a container without one."""
+    try:
+        return {name for _, name in socket.if_nameindex()} <= {"lo"}
+    except OSError:
+        return False
+
+
 def bundles(root: Path, environ: Mapping[str, str]) -> list[str]:
     """Return the files of certificates that there are: what variables name, then the system's."""
     named = [environ[name] for name in CA_VARIABLES if environ.get(name)]
