@@ -32,10 +32,17 @@ STAMP: Final = ".stamp"
 DEV_STAMP: Final = ".dev-stamp"
 
 
-def main(stamp: str) -> int:
-    """Make the environment for `stamp` (opaque: `kiln` compares it); return the exit code."""
+_WITHOUT_SANDBOX: Final = frozenset({"env", "recommend", "list"})
+"""Tasks that start no image, and so run where user namespaces are forbidden, or on macOS."""
+
+
+def main(stamp: str, task: str = "") -> int:
+    """Make the environment for `stamp` (opaque: `kiln` compares it); return the exit code.
+
+    `task` is what comes then: most need what a build needs, which is told before any work.
+    """
     try:
-        prepare(PROJECT, stamp, os.environ)
+        prepare(PROJECT, stamp, os.environ, sandbox=task not in _WITHOUT_SANDBOX)
     except KilnError as error:
         print(error, file=sys.stderr)  # noqa: T201
         return error.exit_code
@@ -44,13 +51,13 @@ def main(stamp: str) -> int:
     return 0
 
 
-def prepare(project: Path, stamp: str, environ: Mapping[str, str]) -> None:
+def prepare(project: Path, stamp: str, environ: Mapping[str, str], *, sandbox: bool = True) -> None:
     """Make `.venv` in `project` unless it is there for `stamp`; raise `HostError` if it cannot."""
     venv = project / ".venv"
     space = host.Space(
         path=venv, size=VENV_BYTES, hint="clone to a place of your own that has room"
     )
-    host.demand([*_python_faults(), *host.faults(environ, [space])])
+    host.demand([*_python_faults(), *host.faults(environ, [space], sandbox=sandbox)])
     with _locked(venv) as lock:
         if _read(venv / STAMP) == stamp and (venv / "bin/python").exists():
             return
@@ -176,4 +183,4 @@ def _say(message: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(*sys.argv[1:]))

@@ -109,15 +109,19 @@ def faults(
     *,
     probe: Sequence[str] = PYTHON_PROBE,
     machine: Machine | None = None,
+    sandbox: bool = True,
 ) -> list[Fault]:
-    """Return what this machine lacks, in the order in which to mend it."""
+    """Return what this machine lacks, in the order in which to mend it.
+
+    `sandbox` is whether images are to be started here: without, space alone is needed.
+    """
     machine = machine or Machine()
-    if found := list(_platform_faults(machine)):
+    if sandbox and (found := list(_platform_faults(machine))):
         return found
     folder = Path(environ.get("TMPDIR") or tempfile.gettempdir())
     hint = "name a place of your own that has room: `export TMPDIR=/path`"
     temporary = Space(path=folder, size=TEMPORARY_BYTES, hint=hint)
-    found = list(namespace_faults(machine, probe))
+    found = list(namespace_faults(machine, probe)) if sandbox else []
     return found + [fault for space in [*spaces, temporary] for fault in space_faults(space)]
 
 

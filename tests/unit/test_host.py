@@ -55,6 +55,12 @@ def test_another_system_is_told_alone(system: str) -> None:
     assert [f"Torchkiln needs Linux, and this is {system}"] == [f.what for f in found(other)]
 
 
+def test_without_a_sandbox_another_system_and_forbidden_namespaces_are_no_fault() -> None:
+    mac = a_machine(system="Darwin", architecture="arm64", libc=("", ""))
+
+    assert [] == host.faults(os.environ, [], probe=("false",), machine=mac, sandbox=False)
+
+
 @pytest.mark.parametrize("architecture", ["riscv64", "armv7l", "ppc64le"])
 def test_an_architecture_without_wheels_is_named(architecture: str) -> None:
     (fault,) = found(a_machine(architecture=architecture))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -144,6 +145,18 @@ def test_foreign_python_settings_do_not_get_in(made: Clone, tmp_path: Path, vari
     clone.root, clone.env = made.root, {**made.env, variable: str(tmp_path)}
 
     assert made.answer("x") == clone.kiln("x")
+
+
+def test_the_doctor_runs_before_there_is_any_environment(clone: Clone, tmp_path: Path) -> None:
+    """It looks at machines where none can be made; what it looks at includes PYTHONPATH."""
+    clone.env["PYTHONPATH"] = str(tmp_path)
+    clone.env["PYTHONHOME"] = "/nowhere"
+    code, out, err = clone.kiln("doctor", "--offline", "--json")
+    found = {one["id"]: one for one in json.loads(out)["findings"]}
+    assert code == json.loads(out)["exit_code"]
+    assert err == ""
+    assert found["pythonpath"]["verdict"] == "ok"
+    assert not (clone.root / ".venv").exists()
 
 
 def test_changed_requirements_make_the_environment_anew(settled: Clone) -> None:

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 _NAMES: Final = ("bin/python", "bin/python3", "python.exe", "Scripts/python.exe")
-_OWN: Final = Path(sys.prefix)
+_OWN: Final = Path(sys.prefix) if sys.prefix != sys.base_prefix else None
+"""Torchkiln's own environment, where it is what runs this."""
 
 
 def find(named: str, environ: Mapping[str, str]) -> Path | None:
@@ -35,7 +36,7 @@ def _in_use(environ: Mapping[str, str]) -> Iterator[Path]:
         if prefix and Path(prefix) != _OWN:
             yield from _named(Path(prefix))
     for folder in environ.get("PATH", os.defpath).split(os.pathsep):
-        if folder and Path(folder) != _OWN / "bin":
+        if folder and not (_OWN and Path(folder) == _OWN / "bin"):
             yield Path(folder) / "python3"
             yield Path(folder) / "python"
 
