@@ -25,11 +25,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 PROJECT: Final = Path(__file__).resolve().parents[1]
-VENV_BYTES: Final = 300_000_000
-"""100 MB with the requirements, 270 MB with the dev requirements too, and something to spare."""
+VENV_BYTES: Final = 400_000_000
+"""100 MB with the requirements, 360 MB with the dev requirements too, and something to spare."""
 
 STAMP: Final = ".stamp"
 DEV_STAMP: Final = ".dev-stamp"
+CONDA_STAMP: Final = ".conda-stamp"
 
 
 _WITHOUT_SANDBOX: Final = frozenset({"env", "recommend", "list"})
@@ -73,14 +74,27 @@ def prepare(project: Path, stamp: str, environ: Mapping[str, str], *, sandbox: b
 
 def require_dev(project: Path = PROJECT) -> None:
     """Install the dev requirements (test tools, linters) into `.venv` unless they are there."""
-    venv, requirements = project / ".venv", project / "envs/kiln/dev-requirements.txt"
+    _require(project, "dev-requirements.txt", DEV_STAMP, "the test tools")
+
+
+def require_conda(project: Path = PROJECT) -> None:
+    """Install what solves and installs conda packages into `.venv` unless it is there.
+
+    It is no requirement of `kiln` itself: 25 MB that only conda's locks and environments need.
+    """
+    _require(project, "conda-requirements.txt", CONDA_STAMP, "py-rattler, for conda packages,")
+
+
+def _require(project: Path, name: str, stamp_name: str, what: str) -> None:
+    """Install the requirements `name` into `.venv` unless the stamp says that they are there."""
+    venv, requirements = project / ".venv", project / "envs/kiln" / name
     stamp = hashlib.sha256(requirements.read_bytes()).hexdigest()
     with _locked(venv) as lock:
-        if _read(venv / DEV_STAMP) == stamp:
+        if _read(venv / stamp_name) == stamp:
             return
-        _say("Installing the test tools into `.venv`, once")
+        _say(f"Installing {what} into `.venv`, once")
         _install(venv, requirements, lock)
-        write_atomic(venv / DEV_STAMP, f"{stamp}\n")
+        write_atomic(venv / stamp_name, f"{stamp}\n")
 
 
 def _python_faults() -> Iterator[host.Fault]:
@@ -115,7 +129,7 @@ def _locked(venv: Path) -> Iterator[int]:
 
 def _clear(venv: Path) -> None:
     """Remove everything in `venv` but the lock; the stamp first, so that no rest is trusted."""
-    for stamp in (STAMP, DEV_STAMP):
+    for stamp in (STAMP, DEV_STAMP, CONDA_STAMP):
         (venv / stamp).unlink(missing_ok=True)
     for entry in venv.iterdir():
         if entry.is_dir() and not entry.is_symlink():

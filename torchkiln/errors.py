@@ -172,3 +172,9 @@ class EnvError(KilnError):
     """A virtual environment cannot be made, or is not what its lock says."""
 
     exit_code = 31
+
+
+class CondaError(KilnError):
+    """A conda environment cannot be solved, is not what was asked for, or cannot be installed."""
+
+    exit_code = 32

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from torchkiln.ci import RUNNER
-from torchkiln.conda import conda_spec
+from torchkiln.conda.spec import conda_spec
 from torchkiln.dockerfile import (
     BAKE_FILE,
     REQUIREMENTS,

@@ -296,7 +296,9 @@ def test_a_disk_too_full_is_told_before_any_work(
     assert [] == list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "dev-requirements.txt"])
+@pytest.mark.parametrize(
+    "name", ["requirements.txt", "dev-requirements.txt", "conda-requirements.txt"]
+)
 def test_the_locks_name_no_place(name: str) -> None:
     """Where packages come from is what the user's pip is configured for."""
     assert "://" not in (LOCKS / name).read_text()
@@ -312,14 +314,18 @@ def test_the_locks_hold_what_pyproject_asks_for() -> None:
         set()
         == {name.partition(">")[0] for name in asked["project"]["dependencies"]} - runtime.keys()
     )
-    assert set() == set(asked["dependency-groups"]["dev"]) - dev.keys()
+    groups = asked["dependency-groups"]
+    assert set() == {name for name in groups["dev"] if isinstance(name, str)} - dev.keys()
+    assert [name.partition(">")[0] for name in groups["conda"]] == [*pins("conda-requirements.txt")]
 
 
-def test_the_dev_lock_agrees_with_the_other() -> None:
-    """Both go into one environment."""
+def test_the_locks_agree() -> None:
+    """All of them go into one environment."""
     runtime, dev = pins("requirements.txt"), pins("dev-requirements.txt")
+    conda = pins("conda-requirements.txt")
 
     assert {} == {name: dev[name] for name in runtime.keys() & dev if runtime[name] != dev[name]}
+    assert conda == {name: dev[name] for name in conda}
 
 
 def pins(name: str) -> dict[str, str]:

@@ -1,7 +1,7 @@
 import pytest
 
 from torchkiln.catalog import Variant
-from torchkiln.conda import CondaSpec, conda_spec, source
+from torchkiln.conda.spec import Companion, CondaSpec, conda_spec, source
 from torchkiln.lockfile import LockedWheel, VariantLock
 
 
@@ -19,23 +19,20 @@ def spec(torch: str, cuda: str | None, **locked: str) -> CondaSpec:
 def test_an_old_cuda_build_comes_from_the_pytorch_channel() -> None:
     expected = CondaSpec(
         channels=("pytorch", "nvidia", "conda-forge", "nodefaults"),
-        dependencies=(
-            "python=3.11",
-            "pytorch=2.0.1",
-            "pytorch-cuda=11.7",
-            "mkl<2024.1",
-            "numpy=1.26.4",
-            "torchvision=0.15.2",
+        core=("python=3.11", "pytorch=2.0.1=*_cuda11.7_*", "pytorch-cuda=11.7", "mkl<2024.1"),
+        companions=(
+            Companion(name="numpy", version="1.26.4", allowed=""),
+            Companion(name="torchvision", version="0.15.2", allowed=""),
         ),
         pip=False,
-        needs_driver=None,
+        needs_driver="11.7",
     )
 
     assert expected == spec("2.0.1", "11.7", numpy="1.26.4", torchvision="0.15.2+cu117")
 
 
 def test_an_old_cpu_build_comes_from_the_pytorch_channel() -> None:
-    assert ("python=3.11", "pytorch=2.0.1", "cpuonly", "mkl<2024.1") == (
+    assert ("python=3.11", "pytorch=2.0.1=*_cpu_*", "cpuonly", "mkl<2024.1") == (
         spec("2.0.1", None).dependencies
     )
 
@@ -64,3 +61,10 @@ def test_a_build_that_no_channel_has_is_installed_by_pip() -> None:
 @pytest.mark.parametrize("torch", ["2.15.0", "2.99.0"])
 def test_what_conda_has_of_a_torch_is_not_guessed(torch: str) -> None:
     assert "pip" == source(torch, None)
+
+
+@pytest.mark.parametrize(("allowed", "relaxable"), [("", True), ("<2", True), ("==0.15.2", False)])
+def test_a_companion_may_be_another_where_the_catalog_lets_it(
+    allowed: str, relaxable: bool
+) -> None:
+    assert relaxable is Companion(name="x", version="1", allowed=allowed).relaxable

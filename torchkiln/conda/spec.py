@@ -46,17 +46,42 @@ _CONDA_FORGE: Final = {
 
 
 @dataclass(frozen=True, kw_only=True)
+class Companion:
+    """A package beside torch, as locked; `allowed` is what the catalog lets it be (PEP 440)."""
+
+    name: str
+    version: str
+    allowed: str
+
+    def __str__(self) -> str:
+        """Return it as conda writes it: `numpy=2.4.6`."""
+        return f"{self.name}={self.version}"
+
+    @property
+    def relaxable(self) -> bool:
+        """Tell whether the catalog lets it be another version."""
+        return "==" not in self.allowed
+
+
+@dataclass(frozen=True, kw_only=True)
 class CondaSpec:
     """An environment.yml.
 
-    `pip` is whether the wheels of requirements.txt are installed into it; `needs_driver` is the
-    CUDA that conda wants to see in the machine's driver before it installs (`__cuda`).
+    `core` is Python, torch and its CUDA, which are never anything else. `pip` is whether the wheels
+    of requirements.txt are installed into it; `needs_driver` is the CUDA that conda wants to see in
+    the machine's driver before it installs (`__cuda`).
     """
 
     channels: tuple[str, ...]
-    dependencies: tuple[str, ...]
+    core: tuple[str, ...]
+    companions: tuple[Companion, ...]
     pip: bool
     needs_driver: str | None
+
+    @property
+    def dependencies(self) -> tuple[str, ...]:
+        """Return all of its match specs."""
+        return (*self.core, *map(str, self.companions))
 
 
 def source(torch: str, cuda: str | None) -> Source:
@@ -70,27 +95,42 @@ def source(torch: str, cuda: str | None) -> Source:
 
 
 def conda_spec(variant: Variant, lock: VariantLock) -> CondaSpec:
-    """Return the environment of `variant`: torch from its channel, companions as locked."""
-    python = f"python={lock.python}"
-    names = sorted(canonicalize_name(Requirement(one).name) for one in variant.packages)
-    companions = [f"{name}={lock.wheel(name).version.split('+')[0]}" for name in names]
+    """Return the environment of `variant`: torch from its channel, companions as locked.
+
+    torch is named with its build string, so that no solver takes the CPU build in its stead.
+    """
     where = source(variant.torch, variant.cuda)
     if where == "pip":
-        channels, torch, companions = ["conda-forge"], [], ["pip"]
+        channels, core = ["conda-forge"], ["pip"]
     elif where == "pytorch":
         channels = ["pytorch", *(["nvidia"] if variant.cuda else []), "conda-forge"]
-        build = f"pytorch-cuda={variant.cuda}" if variant.cuda else "cpuonly"
+        build = f"cuda{variant.cuda}" if variant.cuda else "cpu"  # py3.11_cuda11.7_cudnn8.5.0_0
+        metapackage = f"pytorch-cuda={variant.cuda}" if variant.cuda else "cpuonly"
         # mkl 2024.1 dropped iJIT_NotifyEvent, which the channel's torch is linked against.
-        torch = [f"pytorch={variant.torch}", build, "mkl<2024.1"]
+        core = [f"pytorch={variant.torch}=*_{build}_*", metapackage, "mkl<2024.1"]
     elif variant.cuda:
         channels = ["conda-forge"]
-        build = f"cuda{variant.cuda.replace('.', '')}*"
-        torch = [f"pytorch={variant.torch}={build}", f"cuda-version={variant.cuda}"]
+        build = f"cuda{variant.cuda.replace('.', '')}*"  # cuda130_mkl_py311_h0123456_300
+        core = [f"pytorch={variant.torch}={build}", f"cuda-version={variant.cuda}"]
     else:
-        channels, torch = ["conda-forge"], [f"pytorch={variant.torch}=cpu*"]
+        channels, core = ["conda-forge"], [f"pytorch={variant.torch}=cpu*"]
     return CondaSpec(
         channels=(*channels, "nodefaults"),
-        dependencies=(python, *torch, *companions),
+        core=(f"python={lock.python}", *core),
+        companions=() if where == "pip" else _companions(variant, lock),
         pip=where == "pip",
-        needs_driver=variant.cuda if where == "conda-forge" else None,
+        needs_driver=None if where == "pip" else variant.cuda,
+    )
+
+
+def _companions(variant: Variant, lock: VariantLock) -> tuple[Companion, ...]:
+    """Return the catalog's packages as they are locked, by name."""
+    asked = {canonicalize_name(one.name): one for one in map(Requirement, variant.packages)}
+    return tuple(
+        Companion(
+            name=name,
+            version=lock.wheel(name).version.split("+")[0],
+            allowed=str(asked[name].specifier),
+        )
+        for name in sorted(asked)
     )
