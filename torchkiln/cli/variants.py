@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 from invoke.tasks import task
 
-from torchkiln import catalog, ci, lock, pipeline, render
+from torchkiln import bootstrap, catalog, ci, lock, pipeline, render
 from torchkiln import recommend as recommends
 from torchkiln import status as statuses
 from torchkiln import variant_reports as reports
 from torchkiln.cli.flags import ROOT, WHICH, as_json, expected, selected
+from torchkiln.conda import lock as conda_lock
 from torchkiln.errors import DriftError
 from torchkiln.machine import described, this_machine
 from torchkiln.wheel_facts import check_facts as check
@@ -72,13 +73,34 @@ def ci_matrix(c: Context, json: bool = False) -> None:
     print(as_json(ci.as_json(found)) if json else reports.matrix(found))
 
 
-@task(name="lock", help={**WHICH, "base": "the Debian base", "all": "the base and every variant"})
+@task(
+    name="lock",
+    help={
+        **WHICH,
+        "base": "the Debian base",
+        "all": "the base and every variant",
+        "conda": "the conda environments of what is locked, and nothing else",
+    },
+)
 @expected
 def lock_(
-    c: Context, cpu: bool = False, cuda: str = "", base: bool = False, all: bool = False
+    c: Context,
+    cpu: bool = False,
+    cuda: str = "",
+    base: bool = False,
+    all: bool = False,
+    conda: bool = False,
 ) -> None:
     """Resolve versions anew and write the locks."""
     project = pipeline.open_project(ROOT)
+    if conda:
+        bootstrap.require_conda()
+        chosen = pipeline.locked_variants(project) if all else [selected(cpu, cuda)[1]]
+        locks, faults = conda_lock.lock_environments(project, chosen)
+        for one in locks:
+            print(conda_lock.shown(one))
+        conda_lock.demand(faults)
+        return
     variants = list(project.catalog.variants) if all else []
     if cpu or cuda:
         variants = [selected(cpu, cuda)[1]]
