@@ -66,7 +66,10 @@ def test_an_environment_is_what_its_lock_says(tmp_path: Path, channels: Path) ->
         "import matplotlib; print(matplotlib.__file__)",
     ]
     assert f"{found}\n" == subprocess.check_output(command, text=True)
-    assert not install_environment(project, cuda(), tmp_path / "env").made
+    again = install_environment(project, cuda(), tmp_path / "env")
+    assert not again.made
+    assert f"conda activate {tmp_path / 'env'}" == installs.shown(again).splitlines()[-1]
+    assert f"2.13.0 {CUDA_TORCH.build}" == installs.as_json(again)["packages"]["pytorch"]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,7 @@ from torchkiln.conda.lock import (
     shown,
     virtual_packages,
 )
-from torchkiln.conda.solve import Problem, check_build, solve
+from torchkiln.conda.solve import Problem, solve
 from torchkiln.errors import CondaError
 
 if TYPE_CHECKING:
@@ -145,15 +146,15 @@ def test_a_spec_without_a_build_gets_the_cpu_build_which_is_refused(
     tmp_path: Path, channels: Path
 ) -> None:
     project = make_project(tmp_path, channels, cuda())
-    found = channels_of(project, read_spec(project, cuda()))
-    packages = rattler.solve(found, ["pytorch=2.13.0"], {"__glibc": "2.36=0"}, tmp_path)
+    asked = problem(project, cuda(), glibc="2.36")
+    loose = replace(asked, spec=replace(asked.spec, core=("pytorch=2.13.0",)))
 
     with pytest.raises(CondaError, match=r"not for CUDA 13\.0: pytorch-2\.13\.0-cpu_mkl"):
-        check_build(cuda(), packages)
+        solve(loose)
+    with pytest.raises(CondaError, match="not for the CPU: pytorch"):
+        solve(replace(loose, variant=cpu(), virtual={"__cuda": "13.0=0", "__glibc": "2.36=0"}))
 
-    check_build(cpu(), packages)
-    with pytest.raises(CondaError, match="not for the CPU"):
-        check_build(cpu(), rattler.solve(found, ["pytorch=2.13.0"], {"__cuda": "13.0=0"}, tmp_path))
+    solve(replace(loose, variant=cpu()))
 
 
 @pytest.mark.parametrize(

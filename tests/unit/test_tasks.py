@@ -50,6 +50,8 @@ def test_the_list_explains_each_task_in_one_line() -> None:
         (["build"], 11, "error: give one of `--cpu` and `--cuda`"),
         (["build", "--cpu", "--cuda", "117"], 11, "error: give one of `--cpu` and `--cuda`"),
         (["lock"], 11, "--cuda 117"),
+        (["lock", "--conda"], 11, "--cuda 117"),
+        (["env", "--cpu", "--manager", "cona"], 31, "did you mean `conda`?"),
         (["launch", "slurm-pyxi"], 27, "did you mean `slurm-pyxis`?"),
         (["launch", "docker", "--cpu", "--nodes", "0"], 27, "the launch has 3 faults"),
         (["push", "--cpu", "--to", "torch:cpu"], 28, "it has no registry"),

@@ -10,6 +10,7 @@ from invoke.tasks import task
 
 from torchkiln import pipeline
 from torchkiln.cli.flags import ROOT, WHICH, as_json, expected, selected
+from torchkiln.conda import install as conda
 from torchkiln.environment import make, mend, reports
 from torchkiln.errors import EnvError, did_you_mean
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     optional=["check", "repair"],
     help={
         **WHICH,
-        "manager": "who manages it afterwards: pip (by default), or uv",
+        "manager": "who manages it afterwards: pip (by default), uv or conda",
         "path": "where it is made (default: environments/VARIANT)",
         "check": "say how the environment at a path differs from its lock",
         "repair": "mend what differs in the environment at a path",
@@ -56,10 +57,15 @@ def env_(
         report = mend.repair(pipeline.open_project(ROOT), Path(repair))
         print(as_json({"mended": report.mended}) if json else reports.repaired(report))
         return
-    if manager not in make.MANAGERS:
-        what = f"there is no manager `{manager}`{did_you_mean(manager, make.MANAGERS)}"
+    known = (*make.MANAGERS, "conda")
+    if manager not in known:
+        what = f"there is no manager `{manager}`{did_you_mean(manager, known)}"
         raise EnvError(what, hint="./kiln env --cpu --manager pip")
     project, variant = selected(cpu, cuda)
+    if manager == "conda":
+        done = conda.install_environment(project, variant, _place(path, variant, manager))
+        print(as_json(conda.as_json(done)) if json else conda.shown(done))
+        return
     options = make.Options(manager=manager, recreate=recreate, jupyter=jupyter, smoke=smoke)
     made = make.make(project, variant, _place(path, variant, manager), options)
     print(as_json(make.as_json(made)) if json else reports.made(made))

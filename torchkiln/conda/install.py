@@ -6,9 +6,10 @@ interrupted is made anew, from packages that are in the cache by then.
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
 from torchkiln import bootstrap
@@ -78,6 +79,23 @@ def install_environment(project: Project, variant: Variant, path: Path) -> Insta
             raise
         write_atomic(env.own / _STAMP, f"{stamp}\n")
     return Installed(path=env.root, packages=packages, made=True)
+
+
+def shown(done: Installed) -> str:
+    """Return what was made, and how it is activated, for people."""
+    made = "made" if done.made else "it was there"
+    lines = [f"{done.path}: {len(done.packages)} conda packages, {made}", ""]
+    return "\n".join([*lines, f"conda activate {shlex.quote(str(done.path))}"])
+
+
+def as_json(done: Installed) -> dict[str, Any]:
+    """Return it for machines; versions and builds of conda's packages by name."""
+    return {
+        "path": str(done.path),
+        "manager": "conda",
+        "made": done.made,
+        "packages": {one.name: f"{one.version} {one.build}" for one in done.packages},
+    }
 
 
 def _read(env: Environment) -> str:
