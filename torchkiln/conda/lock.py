@@ -1,6 +1,6 @@
 """Lock a variant's conda environment: solve it for linux-64 and a stated driver, write three files.
 
-    envs/<variant>/pixi.lock            what `install` reads; pixi too, from 0.60 on (version 7)
+    envs/<variant>/pixi.lock            version 7, which `install` and a pixi of 2026 read
     envs/<variant>/conda-linux-64.lock  conda create --file, mamba, micromamba
     envs/<variant>/conda-lock.yml       conda-lock install, micromamba
 
