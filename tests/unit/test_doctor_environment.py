@@ -157,6 +157,11 @@ def test_a_python_that_is_gone_is_named(environment: Venv) -> None:
     assert "No such file" in first.outcome.evidence
 
 
+def test_a_pythonhome_of_another_python_is_unset(environment: Venv) -> None:
+    environment.environ["PYTHONHOME"] = "/nowhere"
+    assert environment.recovers("python-starts")
+
+
 # Pythons as they describe themselves, where torch has no wheels for them.
 FOREIGN: dict[str, dict[str, object]] = {
     "3.6": {"version": "3.6.15"},

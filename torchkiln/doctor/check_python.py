@@ -29,8 +29,12 @@ def starts(facts: Facts) -> Outcome:
         version = ".".join(map(str, facts.environment.version))
         return ok(f"{facts.environment.implementation} {version}")
     folder = python.parent.parent
+    evidence = f"{python}: {facts.failures.get('environment', 'no answer')}"
+    if facts.subject.environ.get("PYTHONHOME"):
+        cause = "PYTHONHOME names the library of another Python, as environment modules set it"
+        return problem(evidence, cause=cause, remedy="unset PYTHONHOME")
     return problem(
-        f"{python}: {facts.failures.get('environment', 'no answer')}",
+        evidence,
         cause="the Python does not start: the one that the environment was made from has changed",
         remedy=f"python3 -m venv --upgrade {shlex.quote(str(folder))}",
     )
