@@ -148,7 +148,7 @@ def _check_folders(packages: Sequence[Package], channels: Sequence[Channel]) -> 
             if len(faults) == 1
             else (f"{len(faults)} conda packages are not the locked ones")
         )
-        hint = "copy the channel again, or lock what it has now: ./kiln lock --conda"
+        hint = "copy the channel again, or lock what it has now: ./kiln lock --conda --all"
         raise CondaError(what, "\n".join(faults), hint)
 
 

@@ -161,7 +161,7 @@ def read_lock(path: Path) -> tuple[Package, ...]:
         lock = _rattler().LockFile.from_path(path)
     except (exceptions.ParseCondaLockError, exceptions.IoError) as error:
         what = f"the conda lock cannot be read: {path}"
-        raise CondaError(what, str(error), "./kiln lock --conda") from None
+        raise CondaError(what, str(error), "./kiln lock --conda --all") from None
     (platform,) = lock.platforms()
     records = lock.default_environment().conda_repodata_records_for_platform(platform)
     return tuple(_package(record, ()) for record in records or ())
