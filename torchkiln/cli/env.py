@@ -49,7 +49,7 @@ def env_(
     smoke: bool = True,
     json: bool = False,
 ) -> None:
-    """Make an environment on this machine from a lock, without any container."""
+    """Make an environment from a lock, without any container."""
     if check:
         _check(check, json=json)
         return
@@ -63,6 +63,7 @@ def env_(
         raise EnvError(what, hint="./kiln env --cpu --manager pip")
     project, variant = selected(cpu, cuda)
     if manager == "conda":
+        _refuse_for_conda(recreate=recreate, jupyter=jupyter, no_smoke=not smoke)
         done = conda.install_environment(project, variant, _place(path, variant, manager))
         print(as_json(conda.as_json(done)) if json else conda.shown(done))
         return
@@ -77,6 +78,14 @@ def _place(path: str, variant: Variant, manager: str) -> Path:
         return Path(path)
     suffix = "" if manager == "pip" else f"-{manager}"
     return ROOT / "environments" / f"{variant.id}{suffix}"
+
+
+def _refuse_for_conda(**given: bool) -> None:
+    """Raise `EnvError` for a flag that a conda environment does not know."""
+    unknown = [f"--{name.replace('_', '-')}" for name, is_given in given.items() if is_given]
+    if unknown:
+        what = f"a conda environment does not know {' and '.join(unknown)}"
+        raise EnvError(what, hint="./kiln env --cpu --manager conda")
 
 
 def _check(path: str, *, json: bool) -> None:
