@@ -87,7 +87,7 @@ class Clone:
 
     def answer(self, *arguments: str) -> tuple[int, str, str]:
         """Return what a `kiln` that works silently gives for these arguments."""
-        return 0, "|".join(["--search-root", str(self.root), *arguments]) + "\n", ""
+        return 0, "|".join(["--write-pyc", "--search-root", str(self.root), *arguments]) + "\n", ""
 
 
 @pytest.fixture(scope="module")
