@@ -48,7 +48,7 @@ def built(report: BuildReport | EngineBuildReport) -> str:
     rows.append(("total", megabytes(image.size), megabytes(image.unpacked)))
     lines = [f"{image.reference}  sha256:{image.digest}", ""]
     lines += [*table(("layer", "compressed", "unpacked"), rows), "", _times(report.seconds)]
-    lines += _smoke(report.smoke)
+    lines += smoke_lines(report.smoke)
     lines += [f"layers: {report.folder / 'layers.svg'}", f"layout: {image.layout}"]
     return "\n".join(lines)
 
@@ -58,14 +58,15 @@ def _built_by_engine(report: EngineBuildReport) -> str:
     lines = [f"{image.reference}  {image.id}", ""]
     size = f"{megabytes(image.size)} as it counts them"
     lines.append(f"in {report.engine}: {len(image.diff_ids)} layers, {size}")
-    return "\n".join([*lines, _times(report.seconds), *_smoke(report.smoke)])
+    return "\n".join([*lines, _times(report.seconds), *smoke_lines(report.smoke)])
 
 
 def _times(seconds: dict[str, float]) -> str:
     return "time: " + ", ".join(f"{stage} {value:.1f} s" for stage, value in seconds.items())
 
 
-def _smoke(tested: SmokeReport | None) -> list[str]:
+def smoke_lines(tested: SmokeReport | None) -> list[str]:
+    """Return what is told of the suite's verdict, nothing where it was not run."""
     if tested is None:
         return []
     checks = tested.document["checks"]

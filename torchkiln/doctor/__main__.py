@@ -31,6 +31,7 @@ def main(arguments: Sequence[str]) -> int:
     python = find(options.python, os.environ)
     if options.python and python is None:
         print(f"error: there is no Python at `{options.python}`", file=sys.stderr)
+        print(f"\nhint: ./kiln doctor --python {sys.executable}", file=sys.stderr)
         return FAILED
     subject = Subject(environ=os.environ, python=python, image=options.image)
     announce("the machine, Python and torch")

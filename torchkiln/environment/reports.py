@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from torchkiln.environment.files import activation
-from torchkiln.reports import table
+from torchkiln.reports import smoke_lines, table
 
 if TYPE_CHECKING:
     from torchkiln.environment.make import EnvReport
     from torchkiln.environment.mend import CheckReport, RepairReport
-    from torchkiln.smoke import SmokeReport
 
 
 def made(report: EnvReport) -> str:
@@ -20,23 +19,11 @@ def made(report: EnvReport) -> str:
     covered = f", for {record.platform}, which the lock does not cover" if record.platform else ""
     count = len(record.all_pins)
     lines = [f"{env.shown} {state}: `{record.variant}`, {count} packages{covered}"]
-    lines += _smoke(report.smoke)
+    lines += smoke_lines(report.smoke)
     width = max(map(len, activation(env.root)))
     lines += ["", "activate it with"]
     lines += [f"  {shell:<{width}}  {line}" for shell, line in activation(env.root).items()]
     return "\n".join(lines)
-
-
-def _smoke(tested: SmokeReport | None) -> list[str]:
-    if tested is None:
-        return []
-    passed = sum(entry["verdict"] == "passed" for entry in tested.document["checks"])
-    skipped = f", skipped: {', '.join(tested.skipped)}" if tested.skipped else ""
-    earlier = "" if tested.fresh else " in an earlier run"
-    return [
-        f"smoke: {passed} checks passed{earlier}{skipped}",
-        f"loss curve: {tested.folder / 'loss.png'}",
-    ]
 
 
 def checked(report: CheckReport) -> str:
@@ -72,4 +59,4 @@ def checked_as_json(report: CheckReport) -> dict[str, Any]:
 def repaired(report: RepairReport) -> str:
     """Return what was mended."""
     what = ", ".join(report.mended) or "nothing differed"
-    return "\n".join([f"mended in {report.env.shown}: {what}", *_smoke(report.smoke)])
+    return "\n".join([f"mended in {report.env.shown}: {what}", *smoke_lines(report.smoke)])
