@@ -218,6 +218,12 @@ def test_an_environment_is_named_by_its_folder_or_its_python(environment: Venv) 
     assert find("/nowhere", {}) is None
 
 
+def test_a_folder_of_path_that_is_closed_to_this_user_is_passed_over(tmp_path: Path) -> None:
+    """As that of root is to a user who got root's PATH; a name too long is refused to root too."""
+    closed = tmp_path / ("x" * 300)
+    assert find("", {"PATH": f"{closed}{os.pathsep}{tmp_path}"}) is None
+
+
 def test_torchkilns_own_python_is_not_what_anyone_means(environment: Venv) -> None:
     own = f"{sys.prefix}/bin{os.pathsep}{environment.folder}/bin"
     assert find("", {"PATH": own, "VIRTUAL_ENV": sys.prefix}) == environment.folder / "bin/python3"

@@ -42,4 +42,5 @@ def _in_use(environ: Mapping[str, str]) -> Iterator[Path]:
 
 
 def _is_program(path: Path) -> bool:
-    return path.is_symlink() or (path.is_file() and os.access(path, os.X_OK))
+    # Not pathlib's own: a folder on PATH that is closed to this user is an error there.
+    return os.path.islink(path) or (os.path.isfile(path) and os.access(path, os.X_OK))  # noqa: PTH113, PTH114
