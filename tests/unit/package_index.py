@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import ensurepip
 import hashlib
 import io
 import json
 import zipfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from servers import page
@@ -42,6 +44,12 @@ def wheel(
         for path, text in members.items():
             archive.writestr(zipfile.ZipInfo(path), text)
     return f"{name}-{version}-{tag}.whl", stream.getvalue()
+
+
+def pip_wheel() -> Path:
+    """Return the wheel of pip that Python brings; Debian keeps it in a folder of its own."""
+    places = [Path(ensurepip.__file__).parent / "_bundled", Path("/usr/share/python-wheels")]
+    return next(path for place in places for path in sorted(place.glob("pip-*.whl")))
 
 
 def _encoded(text: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ensurepip
 import hashlib
 import json
 import os
@@ -11,11 +10,10 @@ import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from package_index import index, wheel
+from package_index import index, pip_wheel, wheel
 from servers import serving
 
 from torchkiln.catalog import Base, Catalog, Variant
@@ -29,6 +27,8 @@ from torchkiln.pipeline import Project
 from torchkiln.store import Store
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torchkiln.environment.make import EnvReport
 
 CPU = Variant(id="cpu", torch="2.13.0", cuda=None, index=None, packages=("numpy", "pip"))
@@ -59,7 +59,7 @@ def a_wheel(name: str, version: str, data: bytes | None = None, **more: object) 
 
 
 STORED: dict[str, bytes] = {}
-PIP = next((Path(ensurepip.__file__).parent / "_bundled").glob("pip-*.whl"))
+PIP = pip_wheel()
 NUMPY = a_wheel("numpy", "2.4.6", files={"numpy/__init__.py": ""})
 WHEELS = (
     NUMPY,
