@@ -63,6 +63,10 @@ class Handler(BaseHTTPRequestHandler):
         else:
             found(self, b"")
 
+    def do_HEAD(self) -> None:
+        """Answer as to GET, with the headers alone."""
+        self.do_GET()
+
     def reply(self, code: int, body: bytes, **headers: str) -> None:
         """Send a response, by default with the length of `body`; an empty header is none."""
         self.send_response(code)
@@ -70,7 +74,8 @@ class Handler(BaseHTTPRequestHandler):
             if value:
                 self.send_header(name.replace("_", "-"), value)
         self.end_headers()
-        self.send(body)
+        if self.command != "HEAD":
+            self.send(body)
 
     def send(self, body: bytes) -> None:
         """Send and count some bytes."""
@@ -231,15 +236,15 @@ class Authority:
     server: ssl.SSLContext
 
 
-def authority(folder: Path) -> Authority:
-    """Make a private CA and a certificate of it for localhost."""
+def authority(folder: Path, days: int = 2) -> Authority:
+    """Make a private CA and a certificate of it for localhost, which is valid for some days."""
     _openssl(folder, "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2"
              " -keyout ca.key -out ca.pem -subj /CN=private")  # fmt: skip
     _openssl(folder, "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes"
              " -keyout server.key -out server.csr -subj /CN=localhost")  # fmt: skip
     (folder / "names").write_text("subjectAltName=DNS:localhost\n", encoding="utf-8")
-    _openssl(folder, "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2"
-             " -extfile names -out server.pem")  # fmt: skip
+    _openssl(folder, "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial"
+             f" -days {days} -extfile names -out server.pem")  # fmt: skip
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(folder / "server.pem", folder / "server.key")
     return Authority(folder / "ca.pem", context)

@@ -22,6 +22,7 @@ HIDDEN = Private(home="/home/alice", user="alice", host="node-017", secrets=("hu
         ("proxy http://alice:pw@proxy:3128 is dead", "proxy http://***@proxy:3128 is dead"),
         ("no answer from http://10.1.2.3/simple", "no answer from http://***/simple"),
         ("10.1.2.3:3128 refused", "***:3128 refused"),
+        ("docker login 127.0.0.1:5000", "docker login 127.0.0.1:5000"),
         ("https://mirror/simple?token=abc", "https://mirror/simple?***"),
         ("GPU-6d8e01a2-1b2c-3d4e-5f60-718293a4b5c6", "GPU-***"),
         ("MIG-6D8E01A2-1B2C-3D4E-5F60-718293A4B5C6", "MIG-***"),

@@ -1,80 +1,78 @@
-"""The way to the package index: certificates, proxy, name, login, limits."""
+"""The way to the package indexes: certificates, proxy, name, login, limits."""
 
 from __future__ import annotations
 
+import netrc
+import re
 import shlex
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from torchkiln import pipconf
 from torchkiln.doctor.checks import check, ok, problem, skipped, warning
+from torchkiln.doctor.detour import mend, why
 from torchkiln.doctor.installer import INDEX
-from torchkiln.doctor.network import CA_VARIABLES, PROXY_VARIABLES, bundles, is_alone, send, way_to
+from torchkiln.doctor.network import (
+    CA_VARIABLES,
+    bad_certificates,
+    basic,
+    is_alone,
+    send,
+    way_to,
+)
+from torchkiln.doctor.settings import change, pip
 from torchkiln.errors import FetchError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torchkiln.doctor.checks import Outcome
     from torchkiln.doctor.facts import Facts
     from torchkiln.doctor.network import Reply, Way
     from torchkiln.pipconf import PipConfig
 
 _TOO_MANY: Final = 429
+_MISSING: Final = 404
 _REFUSED: Final = (401, 403)
 _ILL: Final = 500
-_CAUSES: Final = {
-    "name": "the name of the package index is not resolved: there is no DNS, or a proxy is needed",
-    "connection": "the package index is not reached: there is no route, or a proxy is needed",
-    "proxy": "every download goes to a proxy that does not answer",
-    "login": "the proxy wants a user and a password",
-    "certificate": "the index, or a proxy before it, shows a certificate of a CA that is not known",
-    "clock": "the clock of this machine is wrong, so that certificates seem too old or too new",
-}
-_MENDS: Final = {
-    "name": "export HTTPS_PROXY=http://PROXY:PORT",
-    "connection": "export HTTPS_PROXY=http://PROXY:PORT",
-    "login": "export HTTPS_PROXY=http://USER:PASSWORD@PROXY:PORT",
-    "clock": "sudo timedatectl set-ntp true",
-}
 
 
 @check("ca-file", area="network", rank=80)
 def ca_file(facts: Facts) -> Outcome:
-    """Look whether the files of certificates are there that variables name."""
+    """Read the certificates of CAs that variables name."""
     environ = facts.subject.environ
     named = {name: environ[name] for name in CA_VARIABLES if environ.get(name)}
-    gone = [name for name, path in named.items() if not Path(path).is_file()]
-    if not gone:
-        return ok(f"{', '.join(named) or 'no variable'} names a file of certificates")
+    bad = {name: found for name, path in named.items() if (found := bad_certificates(path))}
+    if not bad:
+        return ok(f"{', '.join(named)}: certificates" if named else "no variable names any")
+    name = next(iter(bad))
     return problem(
-        f"{gone[0]} names {named[gone[0]]}, which is not there",
+        f"{name} names {named[name]}: {bad[name]}",
         cause="without the certificates of CAs no HTTPS connection can be made",
-        remedy=f"unset {' '.join(gone)}",
-        link="psf/requests#3829",
+        remedy=f"unset {' '.join(bad)}",
+        link="psf/requests#4171",
     )
 
 
 @check("package-index", area="network", rank=82)
 def package_index(facts: Facts) -> Outcome:
     """Ask the package index that pip is configured with for torch."""
-    environ = facts.subject.environ
     try:
         config = _config(facts)
     except FetchError as error:
-        cause = "pip reads its configuration before it does anything"
-        return problem(error.why or error.what, cause=cause, remedy=_pip(facts, "config debug"))
-    url = config.index_url if config else environ.get("UV_DEFAULT_INDEX", "")
+        return _unread(facts, error)
+    url = config.index_url if config else _index_of_uv(facts.subject.environ)
     if not url.startswith(("http:", "https:")) or (config and config.no_index):
         return skipped("no pip, or no setting, says where a package index is")
-    where = f"{url.rstrip('/')}/torch/"
-    way = way_to(url, environ, config)
-    reply = send(where, way)
+    page = f"{url.rstrip('/')}/torch/"
+    way = _way(facts, page, config)
+    reply = send(page, way, _login(page, facts.subject.environ))
     if reply.fault in {"name", "connection"} and not way.proxy and is_alone():
         return skipped("this machine, or container, has no network")
     if reply.fault:
-        return _unreached(facts, where, way, reply)
-    return _answered(facts, reply)
+        return _unreached(facts, page, way, reply, config)
+    return _answered(facts, url, reply, config)
 
 
 def _config(facts: Facts) -> PipConfig | None:
@@ -84,38 +82,64 @@ def _config(facts: Facts) -> PipConfig | None:
     return pipconf.read(facts.subject.environ, str(found.python))
 
 
-def _unreached(facts: Facts, url: str, way: Way, reply: Reply) -> Outcome:
-    """Say why no answer came, and try what may mend it."""
-    remedy = _MENDS.get(reply.fault, "")
-    if reply.fault in {"proxy", "login"} and not send(url, replace(way, proxy="")).fault:
-        remedy = _without_proxy(facts)
-    if reply.fault == "proxy" and not remedy:
-        remedy = "export HTTPS_PROXY=http://PROXY:PORT"
-    if reply.fault == "certificate":
-        remedy = _with_certificates(facts, url, way)
+def _index_of_uv(environ: Mapping[str, str]) -> str:
+    return environ.get("UV_DEFAULT_INDEX") or environ.get("UV_INDEX_URL") or ""
+
+
+def _unread(facts: Facts, error: FetchError) -> Outcome:
+    """Say what is wrong with pip's configuration; it names the file or the option itself."""
+    file = re.search(r"file: '(.+?)', line:", error.why)
+    option = re.search(r"option ([\w-]+):", error.why)
+    remedy = pip(facts, "config debug")
+    if file:
+        remedy = f"mv {shlex.quote(file[1])} {shlex.quote(file[1] + '.broken')}"
+    elif option:
+        remedy = f"unset PIP_{option[1].upper().replace('-', '_')}"
+    cause = "pip reads its configuration before it does anything"
+    return problem(" ".join(error.why.split()) or error.what, cause=cause, remedy=remedy)
+
+
+def _way(facts: Facts, url: str, config: PipConfig | None) -> Way:
+    """Return the way to `url`; pip brings certificates of its own."""
+    found = facts.environment.find("pip") if facts.environment else None
+    own = found.folder / "pip/_vendor/certifi/cacert.pem" if found else None
+    besides = str(own) if own and own.is_file() else ""
+    return way_to(url, facts.subject.environ, config, besides)
+
+
+def _login(url: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the header with the login that ~/.netrc has for the host, as pip looks for it."""
+    path = Path(environ.get("NETRC") or Path(environ.get("HOME") or "/") / ".netrc")
+    try:
+        found = netrc.netrc(path).authenticators(urlsplit(url).hostname or "")
+    except (OSError, netrc.NetrcParseError):
+        return {}
+    if not found or "@" in urlsplit(url).netloc:
+        return {}
+    return basic(f"{found[0]}:{found[2]}")
+
+
+def _unreached(facts: Facts, url: str, way: Way, reply: Reply, config: PipConfig | None) -> Outcome:
+    environ, found = facts.subject.environ, facts.environment
+    pysocks = found and found.find("pysocks")
+    if reply.fault == "socks" and pysocks:
+        return skipped("the way is through a SOCKS proxy, which is not tried")
+    if reply.fault == "bundle" and config and config.cert not in {None, environ.get("PIP_CERT")}:
+        remedy = change(facts, "cert")
+    elif reply.fault == "bundle":
+        return skipped("there are no certificates to believe: see `ca-file`")
+    else:
+        proxy = change(facts, "proxy") if config and config.proxy else ""
+        remedy = mend(facts.subject, url, way, reply, proxy)
     return problem(
-        f"{reply.fault}: {reply.words}",
-        cause=_CAUSES[reply.fault],
+        f"the package index: {reply.words}",
+        cause=why(url, way, reply),
         remedy=remedy,
-        link="pypa/pip#6720",
+        link="pypa/pip#9568",
     )
 
 
-def _without_proxy(facts: Facts) -> str:
-    names = [name for name in (*PROXY_VARIABLES, "PIP_PROXY") if name in facts.subject.environ]
-    return f"unset {' '.join(names)}" if names else _pip(facts, "config unset global.proxy")
-
-
-def _with_certificates(facts: Facts, url: str, way: Way) -> str:
-    """Return what makes pip believe a file of certificates that this connection can do with."""
-    for path in bundles(facts.subject.root, facts.subject.environ):
-        if path != way.certificates and not send(url, replace(way, certificates=path)).fault:
-            names = ("PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
-            return "export " + " ".join(f"{name}={shlex.quote(path)}" for name in names)
-    return "export PIP_CERT=CA.pem REQUESTS_CA_BUNDLE=CA.pem SSL_CERT_FILE=CA.pem"
-
-
-def _answered(facts: Facts, reply: Reply) -> Outcome:
+def _answered(facts: Facts, url: str, reply: Reply, config: PipConfig | None) -> Outcome:
     evidence = f"the package index answers {reply.status}"
     if reply.status == _TOO_MANY:
         wait = reply.headers.get("retry-after", "60")
@@ -123,10 +147,16 @@ def _answered(facts: Facts, reply: Reply) -> Outcome:
         return problem(evidence, cause=cause, remedy=f"sleep {wait if wait.isdigit() else 60}")
     if reply.status in _REFUSED:
         cause = "it wants a login that is not in its URL, or refuses this one"
-        setting = "config set global.index-url https://USER:TOKEN@HOST/simple"
-        return problem(evidence, cause=cause, remedy=_pip(facts, setting))
+        parts = urlsplit(url)
+        host = parts.netloc.rpartition("@")[2]
+        known = parts._replace(netloc=f"USER:TOKEN@{host}").geturl()
+        return problem(evidence, cause=cause, remedy=change(facts, "index-url", known))
     if reply.status >= _ILL:
         return warning(evidence, cause="it is ill itself: try again", remedy="sleep 60")
+    elsewhere = config and (config.find_links or config.extra_index_urls)
+    if reply.status == _MISSING and not elsewhere:
+        cause = "it has no torch, or its URL is not that of an index (they end with /simple)"
+        return warning(evidence, cause=cause, remedy=change(facts, "index-url"))
     return ok(evidence)
 
 
@@ -137,20 +167,29 @@ def pip_indexes(facts: Facts) -> Outcome:
         config = _config(facts)
     except FetchError:
         return skipped("pip's configuration cannot be read")
-    host = urlsplit(INDEX).netloc
-    if config is None or not any(host in one for one in config.extra_index_urls):
+    places = _places(config) if config and not config.no_index else {}
+    servers = [one for urls in places.values() for one in urls if one.startswith("http")]
+    mixed = [name for name, urls in places.items() if any(map(_is_pytorch, urls))]
+    if not mixed or all(map(_is_pytorch, servers)):
         return ok("no PyTorch index is beside another one")
-    named = "PIP_EXTRA_INDEX_URL" in facts.subject.environ
-    unset = "unset PIP_EXTRA_INDEX_URL"
+    others = [one for one in places[mixed[0]] if not _is_pytorch(one)]
     return warning(
-        "an extra index of pip's is a PyTorch index",
-        cause="pip takes the highest version of all indexes: another build of torch than the extra"
-        " index has; name it with --index-url, for torch alone",
-        remedy=unset if named else _pip(facts, "config unset global.extra-index-url"),
-        link="pytorch/pytorch#74504",
+        f"pip's {mixed[0]} names a PyTorch index, beside another index",
+        cause="pip takes the highest version of all: another build of torch than that index has;"
+        " name it with --index-url, for torch alone",
+        remedy=change(facts, mixed[0], " ".join(others)),
+        link="pypa/pip#8606",
     )
 
 
-def _pip(facts: Facts, words: str) -> str:
-    python = facts.environment.python if facts.environment else "python3"
-    return f"{shlex.quote(str(python))} -m pip {words}"
+def _places(config: PipConfig) -> dict[str, tuple[str, ...]]:
+    """Return where pip takes packages from, by the setting that says so."""
+    return {
+        "extra-index-url": config.extra_index_urls,
+        "find-links": config.find_links,
+        "index-url": (config.index_url,),
+    }
+
+
+def _is_pytorch(url: str) -> bool:
+    return urlsplit(url).hostname == urlsplit(INDEX).hostname

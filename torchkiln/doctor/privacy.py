@@ -29,7 +29,8 @@ _PATTERNS: Final = (
     re.compile(r"\b(?:[0-9a-f]{2}:){5}[0-9a-f]{2}\b", re.IGNORECASE),  # MAC addresses
     # Versions of NVIDIA's wheels have four numbers too (12.1.3.1): addresses are those that follow
     # `//` or have a port.
-    re.compile(r"(?<=//)\d{1,3}(?:\.\d{1,3}){3}\b|\b\d{1,3}(?:\.\d{1,3}){3}(?=:\d)"),
+    re.compile(r"(?<=//)(?!127\.)\d{1,3}(?:\.\d{1,3}){3}\b"),
+    re.compile(r"\b(?!127\.)\d{1,3}(?:\.\d{1,3}){3}(?=:\d)"),
     re.compile(r"(?<=\[)[0-9a-f:]*:[0-9a-f:]+(?=\])", re.IGNORECASE),  # IPv6 in a URL
 )
 

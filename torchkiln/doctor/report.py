@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, get_args
 
 from torchkiln.doctor.checks import AREAS, Verdict
+from torchkiln.doctor.distribution import os_release
 from torchkiln.doctor.privacy import private, without
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def _subject(facts: Facts) -> dict[str, Any]:
         "container": facts.container,
         "driver": driver.text if driver else None,
         "gpus": [str(gpu) for gpu in facts.machine.gpus],
+        "system": os_release(facts.subject.root).get("PRETTY_NAME"),
         "python": ".".join(map(str, environment.version)) if environment else None,
         "torch": torch.version if torch else None,
     }
