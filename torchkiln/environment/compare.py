@@ -19,6 +19,7 @@ from packaging.version import InvalidVersion, Version
 from torchkiln.files import sha256_of
 from torchkiln.lockfile import digest
 from torchkiln.progress import Progress
+from torchkiln.store import remove_tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -62,6 +63,15 @@ def installed(env: Environment, python: str) -> dict[str, list[PathDistribution]
         if isinstance(one, PathDistribution) and one.metadata["Name"]:
             found[canonicalize_name(one.metadata["Name"])].append(one)
     return dict(found)
+
+
+def drop_unrecorded(env: Environment, python: str, names: Sequence[str]) -> None:
+    """Remove the metadata of `names` without a RECORD, which no installer can replace."""
+    there = installed(env, python)
+    for one in (one for name in names for one in there.get(name, ())):
+        folder = env.site(python) / str(getattr(one, "_path", "")).rpartition("/")[2]
+        if folder.suffix == ".dist-info" and not (folder / "RECORD").is_file():
+            remove_tree(folder)
 
 
 def compare_versions(env: Environment, python: str, pins: Sequence[Pin]) -> list[Difference]:

@@ -84,6 +84,7 @@ def make(project: Project, variant: Variant, path: Path, options: Options) -> En
         there = None if options.recreate else read(env)
         made = there is None
         if there:
+            demand_python(env)
             _demand_same(env, there, variant, options, locked(lock, lacks(options.manager)))
             record = there
         else:
@@ -91,6 +92,13 @@ def make(project: Project, variant: Variant, path: Path, options: Options) -> En
             record = _made(work, lock, options)
         report = smoke(project, env, record, again=made) if options.smoke else None
     return EnvReport(env=env, record=record, made=made, smoke=report)
+
+
+def demand_python(env: Environment) -> None:
+    """Raise `EnvError` where the Python is gone that the environment was made from."""
+    if not env.interpreter.exists():
+        what = f"the Python of the environment is gone: {env.shown}"
+        raise EnvError(what, f"{env.interpreter} leads nowhere", "./kiln env ... --recreate")
 
 
 def _demand_same(
@@ -136,8 +144,8 @@ def _filled(work: Work, lock: VariantLock, options: Options) -> Record:
     extras = kernel.requirements(wanted, lock, here, found, environ) if found else ()
     make_venv(env, python, f"torchkiln-{variant.id}", plain(environ))
     fill(work, wanted.pins, wanted)
-    if found:
-        install(env, extras, found.options, found.environment(plain(environ)), (work.handle,))
+    if extras:
+        add(work, extras)
     record = Record(
         variant=variant.id,
         manager=options.manager,
@@ -171,10 +179,9 @@ def contents(env: Environment, python: str) -> dict[str, str]:
 
 def fill(work: Work, pins: Sequence[Pin], wanted: Wanted) -> None:
     """Install `pins` of what is wanted: from the store where the lock has them, else by uv."""
-    project, env, keep = work.project, work.env, (work.handle,)
+    project, env = work.project, work.env
     if not wanted.wheels:
-        found = sources(project.catalog, work.variant, project.environ)
-        install(env, pins, found.options, found.environment(plain(project.environ)), keep)
+        add(work, pins)
         return
     names = {pin.name for pin in pins}
     wheels = [wheel for wheel in wanted.wheels if wheel.name in names]
@@ -182,7 +189,20 @@ def fill(work: Work, pins: Sequence[Pin], wanted: Wanted) -> None:
     say(f"installing {len(wheels)} packages into {env.shown}")
     with wheelhouse(project.store, wheels) as folder:
         source = ["--no-index", "--offline", "--find-links", str(folder)]
-        install(env, pins, source, plain(project.environ), keep)
+        try:
+            install(env, pins, source, plain(project.environ), (work.handle,))
+        except EnvError:
+            for wheel in wheels:  # uv names the wheel; the store knows what mends it
+                project.store.checked(wheel.sha256, wheel.file)
+            raise
+
+
+def add(work: Work, pins: Sequence[Pin]) -> None:
+    """Install what no lock has, from where pip is configured to find packages."""
+    project = work.project
+    found = sources(project.catalog, work.variant, project.environ)
+    environ = found.environment(plain(project.environ))
+    install(work.env, pins, found.options, environ, (work.handle,))
 
 
 def smoke(project: Project, env: Environment, record: Record, *, again: bool) -> SmokeReport:

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from torchkiln.environment.claim import claimed
-from torchkiln.environment.compare import compare, installed
+from torchkiln.environment.compare import compare, drop_unrecorded, installed
 from torchkiln.environment.files import own_files, write_own_files
 from torchkiln.environment.installer import plain, uninstall
-from torchkiln.environment.make import Work, contents, fill, lacks, smoke
+from torchkiln.environment.make import Work, add, contents, demand_python, fill, lacks, smoke
 from torchkiln.environment.record import environment, known, write
 from torchkiln.environment.wanted import Wanted, lock_digest, locked
 from torchkiln.errors import EnvError
@@ -47,6 +47,7 @@ def check(project: Project, path: Path) -> CheckReport:
     """Compare the environment at `path` with its lock; one that is not ours raises `EnvError`."""
     env = environment(path)
     record = known(env)
+    demand_python(env)
     variant, wanted = _wanted(project, record)
     found = _compared(project, env, record, variant, wanted)
     return CheckReport(env=env, record=record, comparison=found)
@@ -56,18 +57,23 @@ def repair(project: Project, path: Path) -> RepairReport:
     """Mend what differs from the lock, and nothing else; what then differs still is `EnvError`."""
     env = environment(path)
     record = known(env)
+    demand_python(env)
     with claimed(env) as handle:
         variant, wanted = _wanted(project, record)
         names = _compared(project, env, record, variant, wanted).names
-        pins = [pin for pin in (*wanted.pins, *record.extras) if pin.name in names]
+        pins = [pin for pin in wanted.pins if pin.name in names]
+        extras = [pin for pin in record.extras if pin.name in names]
         there = installed(env, record.python)
         gone = {pin.name for pin in record.all_pins} - {pin.name for pin in wanted.pins}
         gone -= {pin.name for pin in record.extras}
         if leaving := sorted(gone & there.keys()):
             uninstall(env, leaving, plain(project.environ))
+        work = Work(project=project, variant=variant, env=env, handle=handle)
+        drop_unrecorded(env, record.python, names)
         if pins:
-            work = Work(project=project, variant=variant, env=env, handle=handle)
             fill(work, pins, wanted)
+        if extras:
+            add(work, extras)
         there_now = contents(env, record.python)
         now = replace(record, lock=wanted.lock, pins=wanted.pins, contents=there_now)
         write_own_files(env, project.catalog.base, variant, now)
