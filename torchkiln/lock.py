@@ -30,7 +30,7 @@ from torchkiln.lockfile import (
 )
 from torchkiln.progress import say
 from torchkiln.reach import reach
-from torchkiln.resolve import glibc_minor, resolve
+from torchkiln.resolve import glibc_minor, resolve, uv_platform
 from torchkiln.transport import Transport
 
 if TYPE_CHECKING:
@@ -124,6 +124,7 @@ def lock_variant(
         inputs=variant_inputs(catalog, variant),
         python=catalog.base.python,
         wheels=wheels,
+        platform=uv_platform(catalog.base),
     )
     check_distributions(variant, wheels)
     torch = lock.wheel("torch")

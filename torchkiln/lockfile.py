@@ -57,12 +57,16 @@ class LockedDeb:
 
 @dataclass(frozen=True, kw_only=True)
 class VariantLock:
-    """The wheels of a variant, sorted by name."""
+    """The wheels of a variant, sorted by name.
+
+    `platform` is what they were resolved for, by uv's name (`x86_64-manylinux_2_36`).
+    """
 
     variant: str
     inputs: str
     python: str
     wheels: tuple[LockedWheel, ...]
+    platform: str = ""
 
     def wheel(self, name: str) -> LockedWheel:
         """Return the wheel of the distribution `name` (normalised), or raise `KeyError`."""

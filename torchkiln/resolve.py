@@ -73,7 +73,7 @@ def resolve(
     """
     requirements = [f"torch=={torch_version(variant)}", *variant.packages]
     options = ["--python", sys.executable]
-    options += ["--python-platform", f"x86_64-manylinux_2_{glibc_minor(base)}"]
+    options += ["--python-platform", uv_platform(base)]
     sources = Sources(reach=reach, config=config)
     done = compile_pins(requirements, base.python, options, sources, environ)
     if done.returncode:
@@ -141,6 +141,11 @@ def _refuse_other_build(variant: Variant, found: str) -> None:
         what = f"the build of torch for `{variant.id}` is {found}, not {wanted}"
         hint = f"name its index: `index` of `variants.{variant.id}` in `images/variants.yaml`"
         raise LockError(what, "pip's configuration leads to it (`pip config list`)", hint)
+
+
+def uv_platform(base: Base) -> str:
+    """Return uv's name of the platform that locks are resolved for."""
+    return f"x86_64-manylinux_2_{glibc_minor(base)}"
 
 
 def glibc_minor(base: Base) -> int:

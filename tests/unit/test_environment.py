@@ -88,10 +88,12 @@ def project(tmp_path: Path) -> Project:
     return made
 
 
-def relock(project: Project, wheels: tuple[LockedWheel, ...]) -> None:
+def relock(project: Project, wheels: tuple[LockedWheel, ...], platform: str = "here") -> None:
     """Lock the variant to `wheels`, and put them into the store."""
     inputs = variant_inputs(project.catalog, CPU)
-    lock = VariantLock(variant="cpu", inputs=inputs, python="3.11", wheels=wheels)
+    lock = VariantLock(
+        variant="cpu", inputs=inputs, python="3.11", wheels=wheels, platform=platform
+    )
     path = variant_lock_path(project.root, "cpu")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(dump(lock))
@@ -321,7 +323,7 @@ def test_torchkilns_own_files_are_compared_and_mended_too(project: Project, path
     (path / "pip.conf").unlink()
     found = mend.check(project, path).comparison.differences
     assert [(one.name, one.found) for one in found] == [("pip.conf", "missing")]
-    mend.repair(project, path)
+    assert mend.repair(project, path, with_smoke=False).smoke is None
     assert mend.check(project, path).comparison.differences == ()
 
 
@@ -383,6 +385,24 @@ def test_another_platform_gets_the_same_versions_by_hash(project: Project) -> No
     ]
     sha256 = hashlib.sha256(MAC_WHEELS[0][1]).hexdigest()
     assert sha256 in next(one for one in wanted.pins if one.name == "torch").hashes
+
+
+def test_where_the_lock_does_not_fit_its_versions_are_resolved_and_that_is_said(
+    project: Project, path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, data = MAC_WHEELS[0]
+    sha256 = hashlib.sha256(data).hexdigest()
+    STORED[sha256] = data
+    foreign = LockedWheel(name="torch", version="2.13.0", file=name, size=1, sha256=sha256)
+    relock(project, (*WHEELS[:2], foreign), platform="aarch64-apple-darwin")
+    files = [wheel(*one) for one in (("torch", "2.13.0"), ("torch", "2.14.0"), ("numpy", "2.4.6"))]
+    with serving(index(*files, (PIP.name, PIP.read_bytes()))) as server:
+        environ = {**project.environ, "PIP_INDEX_URL": f"{server.url}/simple"}
+        record = build(replace(project, environ=environ), path).record
+    assert record.platform.startswith("x86_64-manylinux_2_")
+    assert {pin.name: pin.version for pin in record.pins}["torch"] == "2.13.0"
+    said = capsys.readouterr().err
+    assert "the lock is for aarch64-apple-darwin: its versions are resolved for x86_64-" in said
 
 
 def test_there_is_no_cuda_on_macos(project: Project) -> None:

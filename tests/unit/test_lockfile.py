@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -22,9 +22,8 @@ from torchkiln.lockfile import (
     variant_inputs,
     variant_lock_path,
 )
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from torchkiln.pipeline import locked_variants, open_project
+from torchkiln.resolve import uv_platform
 
 BASE = Base(release="bookworm", python="3.11", packages=("python3",))
 CPU = Variant(id="cpu", torch="2.13.0", cuda=None, index="pytorch-cpu", packages=("numpy",))
@@ -170,3 +169,10 @@ def test_what_is_said_of_a_variants_end_makes_no_lock_stale() -> None:
 
     assert variant_inputs(CATALOG, ended) == variant_inputs(CATALOG, CU117)
     assert variant_inputs(CATALOG, replace(CU117, torch="2.0.0")) != variant_inputs(CATALOG, CU117)
+
+
+def test_every_committed_lock_names_the_platform_that_it_covers() -> None:
+    project = open_project(Path(__file__).parents[2])
+    for variant in locked_variants(project):
+        lock = read_variant_lock(project.root, project.catalog, variant)
+        assert lock.platform == uv_platform(project.catalog.base)

@@ -56,7 +56,7 @@ def env_(
         _check(check, json=json)
         return
     if repair:
-        report = mend.repair(pipeline.open_project(ROOT), Path(repair))
+        report = mend.repair(pipeline.open_project(ROOT), Path(repair), with_smoke=smoke)
         print(as_json({"mended": report.mended}) if json else reports.repaired(report))
         return
     known = (*make.MANAGERS, "conda")

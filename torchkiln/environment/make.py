@@ -166,7 +166,7 @@ def _filled(work: Work, lock: VariantLock, options: Options) -> Record:
 def _wanted(work: Work, lock: VariantLock, here: Platform, without: frozenset[str]) -> Wanted:
     if not unfit(lock, here):
         return locked(lock, without)
-    say(f"the lock is for Linux on x86_64: its versions are resolved for {here.uv_name}")
+    say(f"the lock is for {lock.platform}: its versions are resolved for {here.uv_name}")
     project = work.project
     return resolved(project.catalog, work.variant, lock, here, project.environ, without=without)
 

@@ -36,11 +36,11 @@ class CheckReport:
 
 @dataclass(frozen=True, kw_only=True)
 class RepairReport:
-    """What was mended, by name, and what the suite said then."""
+    """What was mended, by name, and what the suite said then, if it was asked."""
 
     env: Environment
     mended: tuple[str, ...]
-    smoke: SmokeReport
+    smoke: SmokeReport | None
 
 
 def check(project: Project, path: Path) -> CheckReport:
@@ -53,7 +53,7 @@ def check(project: Project, path: Path) -> CheckReport:
     return CheckReport(env=env, record=record, comparison=found)
 
 
-def repair(project: Project, path: Path) -> RepairReport:
+def repair(project: Project, path: Path, *, with_smoke: bool = True) -> RepairReport:
     """Mend what differs from the lock, and nothing else; what then differs still is `EnvError`."""
     env = environment(path)
     record = known(env)
@@ -82,7 +82,7 @@ def repair(project: Project, path: Path) -> RepairReport:
             what = f"the environment is still not what the lock says: {env.shown}"
             raise EnvError(what, "\n".join(left.names), "./kiln env ... --recreate")
         write(env, now)
-        tested = smoke(project, env, now, again=bool(names))
+        tested = smoke(project, env, now, again=bool(names)) if with_smoke else None
     return RepairReport(env=env, mended=tuple(names), smoke=tested)
 
 
