@@ -157,6 +157,15 @@ def test_a_python_that_is_gone_is_named(environment: Venv) -> None:
     assert "No such file" in first.outcome.evidence
 
 
+def test_a_prefix_whose_python_does_not_start_is_left_as_it_is(tmp_path: Path) -> None:
+    """`venv --upgrade` would make a virtual environment of conda's prefix, or of /usr."""
+    prefix = make_prefix(tmp_path)
+    prefix.python.unlink()
+    prefix.python.symlink_to("/nowhere/python3")
+    first = prefix.examine()[0]
+    assert (first.check.id, first.outcome.remedy) == ("python-starts", "")
+
+
 def test_a_pythonhome_of_another_python_is_unset(environment: Venv) -> None:
     environment.environ["PYTHONHOME"] = "/nowhere"
     assert environment.recovers("python-starts")

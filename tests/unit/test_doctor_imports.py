@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from doctor_environments import TORCH, Venv, make, make_prefix, plain, torch_wheel, wheel
+from doctor_machines import a_system, with_gpus
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,6 +32,15 @@ if "libiomp5.so" not in os.environ.get("LD_PRELOAD", ""):
     words = "OMP: Error #15: Initializing libiomp5.so, but found libiomp5.so already initialized."
     os.write(2, words.encode())
     os.abort()
+"""
+# MKL loads Intel's runtime unless it is told to take GNU's.
+MAPS = """\
+import mmap, os
+kept = []
+gnu = os.environ.get("MKL_THREADING_LAYER") == "GNU"
+for path in {paths}[: 1 if gnu else 2]:
+    with open(path, "rb") as file:
+        kept.append(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
 """
 
 
@@ -78,13 +88,14 @@ def test_an_openmp_runtime_that_is_late_or_there_twice_is_loaded_first(
 
 def test_two_openmp_runtimes_are_doubtful(environment: Venv, tmp_path: Path) -> None:
     """They are read in the process that has imported torch."""
-    body = TORCH + "import mmap\nkept = []\n"
-    for name in ("libgomp.so.1", "libiomp5.so"):
-        (tmp_path / name).write_bytes(b"x" * 4096)
-        body += f"file = open({str(tmp_path / name)!r}, 'rb')\n"
-        body += "kept.append(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))\n"
+    paths = [tmp_path / "libgomp.so.1", tmp_path / "libiomp5.so"]
+    for path in paths:
+        path.write_bytes(b"x" * 4096)
+    body = TORCH + MAPS.format(paths=[str(path) for path in paths])
     environment.install(torch_wheel(tmp_path, "2.7.1+cpu", None, body))
     assert {"openmp": "`import torch` loads libgomp and libiomp5"} == environment.complaints()
+    environment.mend(environment.examine()[0].outcome.remedy)
+    assert {} == environment.complaints()
 
 
 @pytest.mark.parametrize(
@@ -111,6 +122,41 @@ def test_a_requirement_that_is_missing_is_installed(environment: Venv) -> None:
     files = {"typing_extensions.py": ""}
     wheel(environment.wheels, "typing_extensions", "4.15.0", files)
     assert environment.recovers("import-known")
+
+
+def test_a_requirement_that_is_too_old_is_replaced(environment: Venv) -> None:
+    body = "from typing_extensions import ParamSpec\n" + TORCH
+    wanted = ("typing-extensions>=4.10.0",)
+    environment.install(torch_wheel(environment.wheels, "2.13.0+cpu", None, body, wanted))
+    old = {"typing_extensions.py": ""}
+    environment.install(wheel(environment.wheels, "typing_extensions", "3.7.4", old))
+    new = {"typing_extensions.py": "ParamSpec = None\n"}
+    wheel(environment.wheels, "typing_extensions", "4.15.0", new)
+    assert environment.recovers("import-known")
+
+
+@pytest.mark.parametrize("installer", ["conda", ""])
+def test_a_torch_of_conda_alone_is_no_complaint(tmp_path: Path, installer: str) -> None:
+    """Conda writes the prefix into programs, and its older packages name no installer."""
+    prefix = make_prefix(tmp_path)
+    prefix.install(torch_wheel(tmp_path, "2.5.1", "12.4"))
+    (prefix.folder / "conda-meta/pytorch-2.5.1-py3.11_cuda12.4_0.json").write_text("{}")
+    info = prefix.site / "torch-2.5.1.dist-info"
+    if installer:
+        (info / "INSTALLER").write_text(installer)
+    with (info / "RECORD").open("a") as record:
+        record.write("../../../bin/torchrun,sha256=x,1\n")
+    (prefix.folder / "bin/torchrun").write_text("#!/long/prefix/bin/python\n")
+    assert {} == prefix.complaints()
+
+
+def test_a_torch_that_hangs_with_ld_library_path_is_no_crash_of_the_doctor(
+    environment: Venv, tmp_path: Path
+) -> None:
+    environment.install(torch_wheel(tmp_path, "2.4.1", "12.1", "import time; time.sleep(60)\n"))
+    environment.environ["LD_LIBRARY_PATH"] = str(tmp_path)
+    environment.patience = 2.0
+    assert {"torch-imports": "no answer in 2 s"} == environment.complaints()
 
 
 def test_a_file_of_this_folder_that_hides_torch_is_renamed(
@@ -190,6 +236,19 @@ def test_torch_compile_wants_a_compiler_and_headers(environment: Venv) -> None:
     environment.environ["PATH"] += ":/usr/bin:/bin"
     environment.mend(found.outcome.remedy)
     environment.environ["PATH"] = str(environment.tools)
+    assert {} == environment.complaints()
+
+
+def test_torch_2_0_wants_libcuda_by_its_linkers_name(tmp_path: Path) -> None:
+    """Failure 15, on a machine with a GPU."""
+    machine = with_gpus(a_system(tmp_path / "machine"), "Tesla T4")
+    environment = make(tmp_path, machine.root)
+    body = TORCH.replace("lambda: False", "lambda: True")
+    body = body.replace('raise RuntimeError("no GPU")', "return 0")
+    environment.install(torch_wheel(tmp_path, "2.0.1", "11.7", body))
+    assert list(environment.complaints()) == ["compile"]
+    environment.program("sudo", 'exec "$@"')
+    environment.mend(environment.examine()[0].outcome.remedy)
     assert {} == environment.complaints()
 
 

@@ -22,6 +22,10 @@ _CUDA: Final = re.compile(
     r"|nvToolsExt|gomp|iomp5|stdc\+\+|torch\w*|c10\w*)\.so[.\d]*"
 )
 
+_LATE: Final = re.compile(
+    r"(\S+): cannot (?:allocate memory in|load any more object with) static TLS"
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Known:
@@ -51,10 +55,17 @@ _KNOWN: Final = (
     ),
     _Known(
         words="No module named 'pkg_resources'",
-        cause="setuptools 81 dropped pkg_resources, and this torch still imports it",
+        cause="setuptools 82 dropped pkg_resources, and this torch still imports it",
         conda="setuptools<70",
         pip="setuptools<70",
-        link="pytorch/pytorch#107302",
+        link="",
+    ),
+    _Known(
+        words="cannot import name 'packaging' from 'pkg_resources'",
+        cause="setuptools 70 dropped what this torch imports from its pkg_resources",
+        conda="setuptools<70",
+        pip="setuptools<70",
+        link="ROCm/pytorch#1424",
     ),
 )
 
@@ -68,7 +79,7 @@ def library_path(facts: Facts) -> Outcome:
         return skipped("LD_LIBRARY_PATH is not set, or there is no torch")
     if not facts.torch.failure:
         return ok("torch can be imported with LD_LIBRARY_PATH")
-    without = ask(found.python, "import torch; print(0)", environ, facts.subject.patience)
+    without = ask(found.python, "import torch; print(0)", environ, facts.subject.patience / 2)
     if without.failure:
         return ok("torch cannot be imported without LD_LIBRARY_PATH either")
     folders = [Path(one) for one in text.split(":") if one]
@@ -99,7 +110,9 @@ def openmp(facts: Facts) -> Outcome:
     if found is None or torch is None:
         return skipped("there is no torch")
     said = f"{torch.failure}\n{torch.output}"
-    late = re.search(r"(\S+): cannot allocate memory in static TLS block", said)
+    late = re.search(
+        r"(\S+): cannot (?:allocate memory in|load any more object with) static TLS", said
+    )
     twice = re.search(r"OMP: Error #15: .*?(lib\w+\.so)", said)
     if late or twice:
         name = Path(late[1]).name if late else twice[1] if twice else ""
@@ -108,16 +121,16 @@ def openmp(facts: Facts) -> Outcome:
             late[0] if late else f"{name} is loaded twice",
             cause="torch needs its OpenMP runtime loaded first, and once",
             remedy=f"export LD_PRELOAD={shlex.quote(str(library))}",
-            link="pytorch/pytorch#2575",
+            link="scikit-learn/scikit-learn#28362",
         )
     families = {re.split(r"[-.]", Path(one).name)[0] for one in torch.openmp}
     if len(families) < 2:  # noqa: PLR2004
         return ok(", ".join(sorted(families)) or "no OpenMP runtime is loaded")
     return warning(
         f"`import torch` loads {' and '.join(sorted(families))}",
-        cause="two OpenMP runtimes in one process: threads are twice as many, and may hang",
-        remedy=f"export LD_PRELOAD={shlex.quote(torch.openmp[0])}",
-        link="scikit-learn/scikit-learn#28362",
+        cause="MKL brings a second OpenMP runtime: threads are twice as many, and may hang",
+        remedy="export MKL_THREADING_LAYER=GNU",
+        link="pytorch/pytorch#37377",
     )
 
 
@@ -136,10 +149,11 @@ def known(facts: Facts) -> Outcome:
         if one.words in said and (found.conda or one.pip):
             remedy = _conda(found, one.conda) if found.conda else _pip(facts, one.pip)
             return problem(torch.failure, cause=one.cause, remedy=remedy, link=one.link)
-    module = re.search(r"No module named '(\w+)'", torch.failure)
+    module = re.search(r"(?:No module named|cannot import name '\w+' from) '(\w+)'", torch.failure)
     if module and (wanted := _requirement(found, module[1])):
-        cause = f"torch needs {wanted}, and it is not installed"
-        return problem(torch.failure, cause=cause, remedy=_pip(facts, wanted))
+        cause = f"torch needs {wanted}, and it is not installed, or too old"
+        remedy = _pip(facts, "--upgrade", wanted)
+        return problem(torch.failure, cause=cause, remedy=remedy, link="pytorch/pytorch#116945")
     return ok("it is none of those")
 
 
@@ -150,9 +164,9 @@ def _requirement(found: Environment, module: str) -> str:
     return next((one for one in torch.requires if one == name), "") if torch else ""
 
 
-def _pip(facts: Facts, wanted: str) -> str:
+def _pip(facts: Facts, *wanted: str) -> str:
     assert facts.environment  # noqa: S101 - whoever asks has looked
-    return install(facts.environment, facts.subject.environ, wanted)
+    return install(facts.environment, facts.subject.environ, *wanted)
 
 
 def _conda(found: Environment, wanted: str) -> str:

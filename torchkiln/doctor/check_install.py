@@ -32,7 +32,7 @@ def pip_over_conda(facts: Facts) -> Outcome:
         for name in _CONDA_NAMES
         for path in (found.prefix / "conda-meta").glob(f"{name}-[0-9]*.json")
     )
-    if not records or torch.installer == "conda":
+    if not records or torch.installer in {"", "conda"}:
         return ok(f"torch {torch.version} by {torch.installer or 'conda'} alone")
     name, version = re.split(r"-(?=\d)", records[0], maxsplit=1)
     spec = f"{name}={version.partition('-')[0]}"
@@ -44,7 +44,6 @@ def pip_over_conda(facts: Facts) -> Outcome:
             f"{python} -m pip uninstall --yes torch"
             f" && conda install --yes --prefix {prefix} --force-reinstall {spec}"
         ),
-        link="pytorch/pytorch#37377",
     )
 
 
@@ -55,6 +54,8 @@ def files(facts: Facts) -> Outcome:
     torch = found.find("torch") if found else None
     if found is None or torch is None or torch.metadata is None:
         return skipped("there is no torch")
+    if found.conda and torch.installer in {"", "conda"}:
+        return skipped("conda writes its prefix into files, so that they have other sizes")
     wrong = list(_wrong(torch))
     if not wrong:
         return ok("no file of torch is missing or has another size")
@@ -105,8 +106,8 @@ def cuda_wheels(facts: Facts) -> Outcome:
     """Compare NVIDIA's wheels with those that torch requires."""
     found = facts.environment
     torch = found.find("torch") if found else None
-    if found is None or torch is None or found.conda or found.machine != "x86_64":
-        return skipped("there is no torch of pip for x86_64")
+    if found is None or torch is None or found.conda or _is_elsewhere(found):
+        return skipped("there is no torch of pip for Linux on x86_64")
     pins = [one for one in torch.requires if one.startswith("nvidia-") and "==" in one]
     wrong = [one for one in pins if not _has(found, one)]
     if not wrong:
@@ -119,6 +120,10 @@ def cuda_wheels(facts: Facts) -> Outcome:
         remedy=install(found, facts.subject.environ, "--no-deps", *wrong),
         link="pytorch/pytorch#101314",
     )
+
+
+def _is_elsewhere(found: Environment) -> bool:
+    return (found.system, found.machine) != ("Linux", "x86_64")
 
 
 def _has(found: Environment, pin: str) -> bool:

@@ -33,6 +33,9 @@ def starts(facts: Facts) -> Outcome:
     if facts.subject.environ.get("PYTHONHOME"):
         cause = "PYTHONHOME names the library of another Python, as environment modules set it"
         return problem(evidence, cause=cause, remedy="unset PYTHONHOME")
+    if not (folder / "pyvenv.cfg").is_file():
+        cause = "the Python does not start, and it is no virtual environment that could be renewed"
+        return problem(evidence, cause=cause, remedy="")
     return problem(
         evidence,
         cause="the Python does not start: the one that the environment was made from has changed",
