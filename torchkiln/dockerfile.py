@@ -132,15 +132,18 @@ def bake_file(header: str, variants: Iterable[Variant]) -> str:
 def _doctor_files() -> list[dict[str, str]]:
     """Return what to copy of the doctor, by the folder where it comes to lie.
 
-    As patterns, which may match nothing: the Dockerfile builds without the doctor too.
+    As patterns, which may match nothing: the Dockerfile builds without the doctor too. They begin
+    at the first letter, because BuildKit looks for what stands before a pattern.
     """
-    files = {"doctor": ["/doctor/*.py"]}
+    files = {"doctor": ["doctor/*.py"]}
     for name in BESIDE_DOCTOR:
-        folder, _, file = f"/{name}".rpartition("/")
-        files.setdefault(folder.lstrip("/"), []).append(f"{folder}/[{file[0]}]{file[1:]}")
+        files.setdefault(name.rpartition("/")[0], []).append(name)
     return [
-        {"folder": f"/{folder}" if folder else "", "patterns": " ".join(patterns)}
-        for folder, patterns in files.items()
+        {
+            "folder": f"/{folder}" if folder else "",
+            "patterns": " ".join(f"/[{name[0]}]{name[1:]}" for name in names),
+        }
+        for folder, names in files.items()
     ]
 
 
