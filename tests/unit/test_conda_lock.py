@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from conda_channel import (
     CPU_TORCH,
     CUDA_TORCH,
     FORGE,
+    NUMPY,
     VERSIONS,
     CondaPackage,
     cpu,
@@ -179,7 +181,9 @@ def test_a_companion_that_no_channel_has_is_corrected_and_told(
     assert ["numpy", locked, got] == shown(lock).splitlines()[2].split()[:3]
 
 
-def test_a_companion_that_does_not_go_with_the_rest_is_corrected_too(tmp_path: Path) -> None:
+def test_a_companion_that_does_not_go_with_the_rest_is_corrected_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     other = CondaPackage(
         channel="conda-forge",
         name="numpy",
@@ -197,6 +201,7 @@ def test_a_companion_that_does_not_go_with_the_rest_is_corrected_too(tmp_path: P
     (corrected,) = lock_environment(project, cuda()).solution.corrections
 
     assert "numpy is 2.4.5, not 2.4.6: it does not go with the rest" == str(corrected)
+    assert f"corrected: {corrected}\n" in capsys.readouterr().err
 
 
 def test_torch_is_never_another(tmp_path: Path, channels: Path) -> None:
@@ -270,6 +275,33 @@ def test_a_channel_out_of_reach_is_named_and_nothing_is_written(tmp_path: Path) 
     assert 1 == caught.value.why.count("the conda channel cannot be reached: conda-forge")
     assert "export CONDA_CHANNEL_ALIAS=" in caught.value.why
     assert before == sorted(tmp_path.rglob("envs/**/*"))
+
+
+def test_a_package_without_a_sha256_is_neither_locked_nor_installed(tmp_path: Path) -> None:
+    """Some mirrors drop it from the index, and nothing that they send could be checked."""
+    place = make_channels(tmp_path / "channels")
+    project = make_project(tmp_path, place, cpu())
+    forget_hash(place, NUMPY)
+
+    with pytest.raises(CondaError) as caught:
+        lock_environment(project, cpu())
+
+    assert "the channel's index tells no sha256 of: numpy-2.4.5-py311h64a7726_0" == (
+        caught.value.what
+    )
+    assert [] == [*tmp_path.glob("envs/cpu/*.lock"), *tmp_path.glob("envs/cpu/conda-lock.yml")]
+
+
+def forget_hash(channels: Path, package: CondaPackage) -> None:
+    """Take a package's sha256 from its channel's index, which is left as plain JSON alone."""
+    folder = (channels / package.file).parent
+    index = json.loads((folder / "repodata.json").read_text())
+    for kind in ("packages", "packages.conda"):
+        if entry := index[kind].get(Path(package.file).name):
+            del entry["sha256"]
+    for path in folder.glob("repodata*"):
+        path.unlink()
+    (folder / "repodata.json").write_text(json.dumps(index))
 
 
 def test_a_lock_of_another_spec_is_refused(tmp_path: Path, channels: Path) -> None:

@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 from torchkiln import bootstrap
 from torchkiln.conda import rattler
 from torchkiln.conda.lock import channels_of, lock_path, read_lock, read_spec
-from torchkiln.conda.solve import check_build
+from torchkiln.conda.solve import check_build, check_hashes
 from torchkiln.environment import installer
 from torchkiln.environment.claim import claimed, clear, remove
 from torchkiln.environment.record import environment, read
@@ -59,6 +59,7 @@ def install_environment(project: Project, variant: Variant, path: Path) -> Insta
     bootstrap.require_conda()
     packages = read_lock(project, variant)
     check_build(variant, packages)
+    check_hashes(packages)
     _check_machine(variant, packages, rattler.this_machine(project.environ))
     env = environment(path)
     lock = read_variant_lock(project.root, project.catalog, variant)
@@ -179,9 +180,10 @@ def _unmet(packages: Sequence[Package], machine: Mapping[str, str]) -> Iterator[
     """Yield each need that this machine does not meet, and what is to be said of it."""
     needs: dict[str, Package] = {}
     for package in packages:
-        for spec in (*package.depends, *package.constrains):
-            if spec.startswith(_CHECKED):
-                needs.setdefault(spec, package)
+        for spec in filter(_is_checked, package.constrains):
+            needs.setdefault(spec, package)
+        # A dependency is the stronger: it is unmet too where there is nothing of the name.
+        needs |= dict.fromkeys(filter(_is_checked, package.depends), package)
     for spec, package in sorted(needs.items(), key=lambda item: item[0]):
         name = next(one for one in _CHECKED if spec.startswith(one))
         if name not in machine:
@@ -189,3 +191,7 @@ def _unmet(packages: Sequence[Package], machine: Mapping[str, str]) -> Iterator[
                 yield name, f"{package} needs `{spec}`, and there is none"
         elif not rattler.fits(spec, name, machine[name]):
             yield name, f"{package} needs `{spec}`, and this is {machine[name]}"
+
+
+def _is_checked(spec: str) -> bool:
+    return spec.startswith(_CHECKED)

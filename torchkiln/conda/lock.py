@@ -66,6 +66,8 @@ def lock_environment(project: Project, variant: Variant) -> CondaLock:
     solution = solve(
         Problem(variant=variant, spec=spec, channels=found, virtual=virtual, cache=cache)
     )
+    for one in solution.corrections:
+        say(f"corrected: {one}")
     inputs = _inputs(spec, virtual)
     head = _head(variant, spec, inputs, solution)
     packages, folder = solution.packages, lock_path(project, variant).parent

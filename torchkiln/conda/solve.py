@@ -73,6 +73,7 @@ def solve(problem: Problem) -> Solution:
             packages=packages, corrections=tuple(_corrections(companions, packages, lacking))
         )
         check_build(problem.variant, solution.packages)
+        check_hashes(solution.packages)
         return solution
     raise _explained(problem, str(failure))
 
@@ -85,6 +86,18 @@ def check_build(variant: Variant, packages: Sequence[Package]) -> None:
             what = f"the solver took a build of torch that is not for {wanted}: {package}"
             why = "a solver that is told of no driver (`__cuda`) takes the CPU build, if it may"
             raise CondaError(what, why, f"./kiln lock --conda {variant.flag}")
+
+
+def check_hashes(packages: Sequence[Package]) -> None:
+    """Raise `CondaError` for packages whose sha256 the channel's index does not tell: all of them.
+
+    py-rattler takes such a package from a server without looking at it.
+    """
+    lacking = [str(one) for one in packages if not one.sha256]
+    if lacking:
+        what = f"the channel's index tells no sha256 of: {', '.join(lacking)}"
+        hint = "ask another mirror: export CONDA_CHANNEL_ALIAS=<the URL above its channels>"
+        raise CondaError(what, "what was fetched could not be checked", hint)
 
 
 def table_of(corrections: Sequence[Correction]) -> list[str]:
