@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import threading
@@ -108,6 +109,20 @@ def test_a_system_that_is_too_old_is_an_error(tmp_path: Path, channels: Path) ->
     assert "needs `__glibc >=2.17,<3.0.a0`, and this is 2.12" in caught.value.why
 
 
+def test_a_driver_that_one_wants_and_another_only_limits_is_told(
+    tmp_path: Path, channels: Path
+) -> None:
+    """The same words in the `constrains` of an earlier package do not hide the dependency."""
+    project = make_project(tmp_path, channels, cuda())
+    first, *rest = lock_environment(project, cuda()).solution.packages
+    limits = replace(first, constrains=("__cuda >=12",), depends=())
+    wants = replace(rest[-1], depends=("__cuda >=12",))
+
+    for packages in ([limits, wants], [wants, limits]):
+        unmet = list(installs._unmet(packages, {"__glibc": "2.36", "__linux": "6.1"}))
+        assert [("__cuda", f"{wants} needs `__cuda >=12`, and there is none")] == unmet
+
+
 def test_a_package_that_was_changed_in_a_folder_is_refused(tmp_path: Path) -> None:
     channels = make_channels(tmp_path / "channels")
     project = locked(tmp_path, channels, cpu())
@@ -147,6 +162,23 @@ def test_a_package_that_was_changed_on_the_way_is_refused(tmp_path: Path) -> Non
     assert "numpy-2.4.5-py311h64a7726_0" in caught.value.what
     assert "hash mismatch" in caught.value.why
     assert not (tmp_path / "env").exists()
+
+
+def test_a_password_of_a_mirror_stays_out_of_the_environment(
+    tmp_path: Path, channels: Path
+) -> None:
+    project = locked(tmp_path, channels, cpu())
+
+    with served(channels) as url:
+        mirror = url.replace("://", "://me:a%20secret@")
+        project = replace(project, environ={**project.environ, "CONDA_CHANNEL_ALIAS": mirror})
+        done = install_environment(project, cpu(), tmp_path / "env")
+
+    files = [path for path in (tmp_path / "env").rglob("*") if path.is_file()]
+    assert [] == [path for path in files if b"secret@" in path.read_bytes()]
+    for package in done.packages:
+        record = json.loads((tmp_path / f"env/conda-meta/{package}.json").read_text())
+        assert (package.url, package.sha256) == (record["url"], record["sha256"])
 
 
 @contextmanager

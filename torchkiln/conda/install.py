@@ -6,6 +6,7 @@ interrupted is made anew, from packages that are in the cache by then.
 
 from __future__ import annotations
 
+import json
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,6 +116,19 @@ def _fill(
     say(f"installing {len(packages)} conda packages, {missing / 1e6:,.0f} MB, into {env.shown}")
     with project.store.reporting():
         rattler.install(packages, found, env.root, cache)
+    _name_channels(packages, found, env)
+
+
+def _name_channels(
+    packages: Sequence[Package], channels: Sequence[Channel], env: Environment
+) -> None:
+    """Write the channels' own addresses into conda's records: a mirror's may hold a password."""
+    for package in packages:
+        path = env.root / "conda-meta" / f"{package}.json"
+        record = json.loads(path.read_text(encoding="utf-8"))
+        channel = next(one.url for one in channels if package.url.startswith(one.url))
+        own = {"url": package.url, "channel": channel}
+        write_atomic(path, f"{json.dumps(record | own, indent=2)}\n")
 
 
 def _add_wheels(project: Project, env: Environment, lock: VariantLock, handle: int) -> None:
