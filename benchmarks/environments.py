@@ -29,7 +29,7 @@ from torchkiln.environment.installer import find_python, wheelhouse
 from torchkiln.environment.record import Pin
 from torchkiln.fetch import fetch
 from torchkiln.files import write_atomic
-from torchkiln.lockfile import read_variant_lock
+from torchkiln.lockfile import read_environment_lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,7 +46,7 @@ _ROUNDS: Final = 3
 def measure(name: str) -> dict[str, float]:
     """Return the median seconds by tool; `smoke` is what the suite adds to `kiln`."""
     project = pipeline.open_project(HERE.parent)
-    lock = read_variant_lock(project.root, project.catalog, project.catalog.variant(name))
+    lock = read_environment_lock(project.root, project.catalog, project.catalog.variant(name))
     fetch(project.store, lock.wheels, (), project.catalog.indexes, project.environ)
     python = find_python(lock.python, project.environ)
     seconds: dict[str, list[float]] = {}

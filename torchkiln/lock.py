@@ -7,6 +7,7 @@ it has been checked; until then the old one stays.
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import replace
 from datetime import datetime, timezone
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -25,12 +26,15 @@ from torchkiln.lockfile import (
     base_inputs,
     base_lock_path,
     dump,
+    kernel_inputs,
+    kernel_lock_path,
+    read_variant_lock,
     variant_inputs,
     variant_lock_path,
 )
 from torchkiln.progress import say
 from torchkiln.reach import reach
-from torchkiln.resolve import glibc_minor, resolve, uv_platform
+from torchkiln.resolve import Sources, glibc_minor, resolve, resolve_kernel, uv_platform
 from torchkiln.transport import Transport
 
 if TYPE_CHECKING:
@@ -82,7 +86,7 @@ def lock_variants(
     store: Store,
     environ: Mapping[str, str],
 ) -> list[KilnError]:
-    """Write the locks of `variants`, one after the other, and return the errors of those that fail.
+    """Write the locks of `variants`, each with its kernel's; return the errors of those that fail.
 
     An index that does not answer from here is no reason to leave the others as they are.
     """
@@ -90,6 +94,7 @@ def lock_variants(
     for variant in variants:
         try:
             lock_variant(root, catalog, variant, store, environ)
+            lock_kernel(root, catalog, variant, environ)
         except (ArchiveError, FetchError, LockError) as error:  # noqa: PERF203
             failures.append(error)
     return failures
@@ -131,4 +136,20 @@ def lock_variant(
     fetch(store, [torch], [], catalog.indexes, environ)
     check_torch(variant, store.blob(torch.sha256))
     write_atomic(variant_lock_path(root, variant.id), dump(lock))
+    return lock
+
+
+def lock_kernel(
+    root: Path, catalog: Catalog, variant: Variant, environ: Mapping[str, str]
+) -> VariantLock:
+    """Write the lock of what a kernel for Jupyter needs beside the lock of `variant`; return it."""
+    beside = read_variant_lock(root, catalog, variant)
+    config = pipconf.read(environ)
+    found = reach(config, None, environ)
+    pins = resolve_kernel(beside, catalog.base, Sources(reach=found, config=config), environ)
+    tags = supported_tags(catalog.base.python, glibc_minor(catalog.base))
+    with closing(Transport(config, environ)) as transport:
+        wheels = choose_wheels(pins, tags, found, None, transport)
+    lock = replace(beside, inputs=kernel_inputs(beside), wheels=wheels)
+    write_atomic(kernel_lock_path(root, variant.id), dump(lock))
     return lock

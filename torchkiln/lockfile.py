@@ -1,10 +1,11 @@
 """The locks: what they hold, how they are written, and when they are refused.
 
-`envs/<variant>/lock.json` names each wheel, `envs/debian-<release>.lock.json` each .deb.
+`envs/<variant>/lock.json` names each wheel, `envs/debian-<release>.lock.json` each .deb, and
+`envs/<variant>/kernel.lock.json` what a kernel for Jupyter needs beside the former.
 PEP 751's pylock.toml was considered for the first and cannot serve: it demands a URL or a path
 for each wheel, and a lock that names a registry's host breaks behind every mirror.
 
-Both files are canonical JSON (sorted keys, two spaces). `inputs` is the sha256 of what the lock was
+All are canonical JSON (sorted keys, two spaces). `inputs` is the sha256 of what the lock was
 resolved from; `checksum` is the sha256 of everything else in the file, so that a lock edited by
 hand is told from one that `lock` wrote.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from torchkiln.errors import LockError
@@ -26,8 +27,14 @@ if TYPE_CHECKING:
 FORMAT: Final = 1
 """Raised when a change of this module makes older locks unreadable."""
 
+KERNEL: Final = ("ipykernel",)
+"""What an environment has beside its variant's wheels: a kernel for Jupyter."""
+
+
 DEFAULT_SOURCE: Final = "default"
 """The package index that the user's pip is configured for."""
+
+_CATALOG: Final = "`images/variants.yaml`"
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -115,9 +122,20 @@ def base_inputs(base: Base) -> str:
     return digest([FORMAT, asdict(base)])
 
 
+def kernel_inputs(lock: VariantLock) -> str:
+    """Return the hash of what the lock of the kernel depends on: the versions that are there."""
+    there = {wheel.name: wheel.version for wheel in lock.wheels}
+    return digest([FORMAT, KERNEL, lock.python, lock.platform, there])
+
+
 def variant_lock_path(root: Path, variant: str) -> Path:
     """Return where the lock of `variant` lies in the project at `root`."""
     return root / "envs" / variant / "lock.json"
+
+
+def kernel_lock_path(root: Path, variant: str) -> Path:
+    """Return where the lock of the kernel beside `variant` lies in the project at `root`."""
+    return root / "envs" / variant / "kernel.lock.json"
 
 
 def base_lock_path(root: Path, release: str) -> Path:
@@ -135,21 +153,39 @@ def dump(lock: VariantLock | BaseLock) -> str:
 def read_variant_lock(root: Path, catalog: Catalog, variant: Variant) -> VariantLock:
     """Return the lock of `variant`; a missing, stale or edited one raises `LockError`."""
     path = variant_lock_path(root, variant.id)
-    body = _read(root, path, variant_inputs(catalog, variant), f"lock {variant.flag}")
-    wheels = tuple(LockedWheel(**entry) for entry in body.pop("wheels"))
-    return VariantLock(wheels=wheels, **body)
+    return _read_wheels(root, path, variant_inputs(catalog, variant), variant, _CATALOG)
+
+
+def read_environment_lock(root: Path, catalog: Catalog, variant: Variant) -> VariantLock:
+    """Return what an environment of `variant` has: its wheels and the kernel's, as one lock.
+
+    A missing, stale or edited one of the two raises `LockError`.
+    """
+    lock = read_variant_lock(root, catalog, variant)
+    path = kernel_lock_path(root, variant.id)
+    kernel = _read_wheels(root, path, kernel_inputs(lock), variant, f"the lock of `{variant.id}`")
+    return replace(lock, wheels=tuple(sorted((*lock.wheels, *kernel.wheels))))
 
 
 def read_base_lock(root: Path, base: Base) -> BaseLock:
     """Return the lock of the base; a missing, stale or edited one raises `LockError`."""
     path = base_lock_path(root, base.release)
-    body = _read(root, path, base_inputs(base), "lock --base")
+    body = _read(root, path, base_inputs(base), "lock --base", _CATALOG)
     debs = tuple(LockedDeb(**entry) for entry in body.pop("debs"))
     return BaseLock(debs=debs, **body)
 
 
-def _read(root: Path, path: Path, inputs: str, renew: str) -> dict[str, Any]:
-    """Return the lock's fields without `format` and `checksum`, checked."""
+def _read_wheels(root: Path, path: Path, inputs: str, variant: Variant, source: str) -> VariantLock:
+    body = _read(root, path, inputs, f"lock {variant.flag}", source)
+    wheels = tuple(LockedWheel(**entry) for entry in body.pop("wheels"))
+    return VariantLock(wheels=wheels, **body)
+
+
+def _read(root: Path, path: Path, inputs: str, renew: str, source: str) -> dict[str, Any]:
+    """Return the lock's fields without `format` and `checksum`, checked.
+
+    `source` is what the lock was made from, to say so where it is stale.
+    """
     shown = path.relative_to(root)
     hint = f"./kiln {renew}"
     try:
@@ -167,6 +203,6 @@ def _read(root: Path, path: Path, inputs: str, renew: str) -> dict[str, Any]:
         what = f"the lock was changed by hand, its checksum does not fit: {shown}"
         raise LockError(what, hint=hint)
     if stale:
-        what = f"the lock is older than `images/variants.yaml`: {shown}"
+        what = f"the lock is older than {source}: {shown}"
         raise LockError(what, hint=hint)
     return body

@@ -15,7 +15,12 @@ from torchkiln.engine import kiln
 from torchkiln.engine.job import BASE_GROWTH, Job, needed_inputs, space_needed
 from torchkiln.fetch import fetch
 from torchkiln.files import write_atomic
-from torchkiln.lockfile import read_base_lock, read_variant_lock, variant_lock_path
+from torchkiln.lockfile import (
+    read_base_lock,
+    read_environment_lock,
+    read_variant_lock,
+    variant_lock_path,
+)
 from torchkiln.picture import layers_svg
 from torchkiln.progress import say
 from torchkiln.render import render, render_workflows
@@ -164,12 +169,15 @@ def torch_wheel(project: Project, variant: Variant) -> Path:
     return project.store.checked(locked.sha256, locked.file)
 
 
-def fetch_inputs(project: Project, variant: Variant) -> FetchReport:
-    """Bring what `variant` is made from into the store."""
+def fetch_inputs(project: Project, variant: Variant, *, with_kernel: bool = False) -> FetchReport:
+    """Bring what `variant` is made from into the store, and what its environments have beside."""
     work = job(project, variant)
+    lock = work.lock
+    if with_kernel:
+        lock = read_environment_lock(project.root, project.catalog, variant)
     return fetch(
         project.store,
-        work.lock.wheels,
+        lock.wheels,
         work.base_lock.debs,
         project.catalog.indexes,
         project.environ,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -17,11 +18,13 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from torchkiln.errors import LockError
+from torchkiln.lockfile import KERNEL
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from torchkiln.catalog import Base, Variant
+    from torchkiln.lockfile import VariantLock
     from torchkiln.pipconf import PipConfig
     from torchkiln.reach import Reach
 
@@ -84,30 +87,57 @@ def resolve(
     return pins
 
 
+def resolve_kernel(
+    lock: VariantLock, base: Base, sources: Sources, environ: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the versions of what a kernel for Jupyter needs beside the wheels of `lock`."""
+    options = ["--python", sys.executable, "--python-platform", uv_platform(base)]
+    text = public_constraints(lock)
+    done = compile_pins(KERNEL, base.python, options, sources, environ, constraints=text)
+    if done.returncode:
+        what = f"a kernel for Jupyter cannot be resolved beside the versions of `{lock.variant}`"
+        hint = "see which indexes pip is configured with: pip config list"
+        raise LockError(what, done.stderr.strip(), hint)
+    there = {wheel.name for wheel in lock.wheels}
+    pins = dict(_pin(line) for line in done.stdout.splitlines())
+    return {name: version for name, version in pins.items() if name not in there}
+
+
+def public_constraints(lock: VariantLock) -> str:
+    """Return the lock's versions as constraints, without local parts (`+cpu`), which may differ."""
+    return "".join(f"{w.name}=={w.version.partition('+')[0]}\n" for w in lock.wheels)
+
+
 def compile_pins(
     requirements: Iterable[str],
     python: str,
     options: Sequence[str],
     sources: Sources,
     environ: Mapping[str, str],
+    *,
+    constraints: str = "",
 ) -> subprocess.CompletedProcess[str]:
     """Let uv resolve `requirements` for CPython `python`, wheels only; `options` say which one.
 
-    One pin is on a line of its output; where it fails, stderr says why.
+    The `constraints` ask for nothing: what nobody requires does not come. One pin is on a line of
+    uv's output; where it fails, stderr says why.
     """
     command = [
         *(uv.find_uv_bin(), "pip", "compile", "-", "--color", "never", "--no-progress"),
         *("--no-header", "--no-annotate", "--no-python-downloads", "--only-binary", ":all:"),
         *("--python-version", python),
     ]
-    return subprocess.run(
-        [*command, *sources.options, *options],
-        input="\n".join(requirements),
-        env=sources.environment(environ),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as file:
+        file.write(constraints)
+        file.flush()
+        return subprocess.run(
+            [*command, *sources.options, *options, "--constraints", file.name],
+            input="\n".join(requirements),
+            env=sources.environment(environ),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
 
 
 def _hint(variant: Variant, reach: Reach) -> str:

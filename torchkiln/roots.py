@@ -39,7 +39,7 @@ def roots(project: Project) -> Roots:
     """Return what the locks in the project's `envs/` need; one that is no lock is an error."""
     inputs = {
         sha256
-        for pattern in ("*/lock.json", "*.lock.json")
+        for pattern in ("*/lock.json", "*/kernel.lock.json", "*.lock.json")
         for path in sorted((project.root / "envs").glob(pattern))
         for sha256 in _inputs(path)
     }

@@ -29,6 +29,7 @@ def test_an_environment_is_made_after_a_kill_without_a_network_and_trains(
 ) -> None:
     assert cpu["layers"], "after a build, the inputs are there"
     require_root("a network of its own")
+    assert kiln("fetch", "--cpu").returncode == 0
     path = tmp_path / "environment"
     offline = Kiln(home=kiln.home, prefix=OFFLINE)
     killed = offline.start("env", "--cpu", "--path", str(path))

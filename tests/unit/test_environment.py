@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import resource
 import shutil
@@ -17,12 +16,20 @@ from package_index import index, pip_wheel, wheel
 from servers import serving
 
 from torchkiln.catalog import Base, Catalog, Variant
-from torchkiln.environment import make, mend, reports
+from torchkiln.environment import kernel, make, mend, reports
 from torchkiln.environment.claim import claimed
 from torchkiln.environment.record import LOCK_FILE, environment, read
 from torchkiln.environment.wanted import Platform, resolved
 from torchkiln.errors import ArchiveError, EnvError, SmokeError
-from torchkiln.lockfile import LockedWheel, VariantLock, dump, variant_inputs, variant_lock_path
+from torchkiln.lockfile import (
+    LockedWheel,
+    VariantLock,
+    dump,
+    kernel_inputs,
+    kernel_lock_path,
+    variant_inputs,
+    variant_lock_path,
+)
 from torchkiln.pipeline import Project
 from torchkiln.store import Store
 
@@ -68,6 +75,33 @@ WHEELS = (
 )
 
 
+# Stands for ipykernel: its `install` notes what it was told, where Jupyter's own module looks.
+_INSTALL = """\
+import json, os, pathlib, sys
+print(sys.argv[1:])
+name = sys.argv[sys.argv.index("--name") + 1]
+listed = {name: {"resource_dir": "/kernels", "spec": {"argv": [sys.executable, "-m"]}}}
+pathlib.Path(os.environ["JUPYTER_DATA_DIR"]).write_text(json.dumps(listed))
+"""
+_JUPYTER = """\
+import json, os, pathlib
+class KernelSpecManager:
+    def get_all_specs(self):
+        path = pathlib.Path(os.environ["JUPYTER_DATA_DIR"])
+        return json.loads(path.read_text()) if path.exists() else {}
+"""
+KERNEL = a_wheel(
+    "ipykernel",
+    "7.0.0",
+    files={
+        "ipykernel/__init__.py": "",
+        "ipykernel/__main__.py": _INSTALL,
+        "jupyter_client/__init__.py": "",
+        "jupyter_client/kernelspec.py": _JUPYTER,
+    },
+)
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     """A project with one locked variant, its wheels in the store, and a suite."""
@@ -97,7 +131,9 @@ def relock(project: Project, wheels: tuple[LockedWheel, ...], platform: str = "h
     path = variant_lock_path(project.root, "cpu")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(dump(lock))
-    for one in wheels:
+    beside = replace(lock, inputs=kernel_inputs(lock), wheels=(KERNEL,))
+    kernel_lock_path(project.root, "cpu").write_text(dump(beside))
+    for one in (*wheels, KERNEL):
         project.store.put(STORED[one.sha256])
 
 
@@ -135,7 +171,7 @@ def test_an_environment_has_what_the_lock_has_and_was_tried(project: Project, pa
     assert report.smoke.document["about"]["variant"] == "cpu"
     assert report.smoke.skipped == ["cuda-visible"]
     shown = reports.made(report)
-    assert "`cpu`, 3 packages" in shown
+    assert "`cpu`, 4 packages" in shown
     assert "bin/activate'" in shown
 
 
@@ -371,17 +407,19 @@ MAC_WHEELS = (
     wheel("numpy", "2.4.6", "cp311-cp311-macosx_14_0_arm64"),
     wheel("numpy", "2.5.0", "cp311-cp311-macosx_14_0_arm64"),
     (PIP.name, PIP.read_bytes()),
+    (KERNEL.file, STORED[KERNEL.sha256]),
 )
 
 
 def test_another_platform_gets_the_same_versions_by_hash(project: Project) -> None:
-    lock = VariantLock(variant="cpu", inputs="", python="3.11", wheels=WHEELS)
+    wheels = (KERNEL, *WHEELS)
+    lock = VariantLock(variant="cpu", inputs="", python="3.11", wheels=wheels)
     with serving(index(*MAC_WHEELS)) as server:
         environ = {**project.environ, "PIP_INDEX_URL": f"{server.url}/simple"}
         wanted = resolved(project.catalog, CPU, lock, MAC, environ)
     assert wanted.platform == "aarch64-apple-darwin"
     assert [(one.name, one.version) for one in wanted.pins] == [
-        (one.name, one.version) for one in WHEELS
+        (one.name, one.version) for one in wheels
     ]
     sha256 = hashlib.sha256(MAC_WHEELS[0][1]).hexdigest()
     assert sha256 in next(one for one in wanted.pins if one.name == "torch").hashes
@@ -396,7 +434,7 @@ def test_where_the_lock_does_not_fit_its_versions_are_resolved_and_that_is_said(
     foreign = LockedWheel(name="torch", version="2.13.0", file=name, size=1, sha256=sha256)
     relock(project, (*WHEELS[:2], foreign), platform="aarch64-apple-darwin")
     files = [wheel(*one) for one in (("torch", "2.13.0"), ("torch", "2.14.0"), ("numpy", "2.4.6"))]
-    with serving(index(*files, (PIP.name, PIP.read_bytes()))) as server:
+    with serving(index(*files, *MAC_WHEELS[-2:])) as server:
         environ = {**project.environ, "PIP_INDEX_URL": f"{server.url}/simple"}
         record = build(replace(project, environ=environ), path).record
     assert record.platform.startswith("x86_64-manylinux_2_")
@@ -411,21 +449,28 @@ def test_there_is_no_cuda_on_macos(project: Project) -> None:
         resolved(project.catalog, CUDA, lock, MAC, project.environ)
 
 
-def test_a_kernel_is_beside_the_lock_and_in_jupyters_list(
+def test_a_kernel_is_in_the_environment_and_takes_no_others_name(
     project: Project, path: Path, tmp_path: Path
 ) -> None:
-    """The wheel stands for ipykernel: its `install` notes what it was told."""
-    note = tmp_path / "note.json"
-    main = f"import json, sys; open({str(note)!r}, 'w').write(json.dumps(sys.argv[1:]))\n"
-    files = {"ipykernel/__init__.py": "", "ipykernel/__main__.py": main}
-    ipykernel = wheel("ipykernel", "7.0.0", requires=["numpy>=1"], files=files)
-    numpy = wheel("numpy", "2.4.6", files={"numpy/__init__.py": ""})
-    with serving(index(ipykernel, numpy)) as server:
-        environ = {**project.environ, "PIP_INDEX_URL": f"{server.url}/simple"}
-        online = replace(project, environ=environ)
-        report = build(online, path, jupyter=True)
-        (site(path) / "ipykernel/__init__.py").unlink()
-        assert mend.repair(online, path).mended == ("ipykernel",)
-    assert [one.name for one in report.record.extras] == ["ipykernel"]
-    assert json.loads(note.read_text())[:4] == ["install", "--user", "--name", "torchkiln-cpu"]
-    assert mend.check(project, path).comparison.differences == ()
+    there = build(project, path)
+    other = build(project, tmp_path / "other" / path.name)
+    assert "ipykernel" in {pin.name for pin in there.record.pins}
+    environ = {**project.environ, "JUPYTER_DATA_DIR": str(tmp_path / "listed.json")}
+    for _ in range(2):  # its own name is no other's
+        assert kernel.register(there.env, CPU, environ) == "torchkiln-an-environment"
+    with pytest.raises(EnvError, match="another kernel of this name") as caught:
+        kernel.register(other.env, CPU, environ)
+    assert caught.value.hint == "rm -r /kernels"
+    assert str(there.env.interpreter) in caught.value.why
+    shutil.rmtree(path)
+    assert kernel.register(other.env, CPU, environ) == "torchkiln-an-environment"
+
+
+def test_a_folder_that_cannot_be_written_is_named_where_a_kernel_is_to_go(
+    project: Project, path: Path, tmp_path: Path
+) -> None:
+    env = build(project, path).env
+    environ = {**project.environ, "JUPYTER_DATA_DIR": str(tmp_path)}
+    with pytest.raises(EnvError, match="cannot be put into your Jupyter's list") as caught:
+        kernel.register(env, CPU, environ)
+    assert "Is a directory" in caught.value.why

@@ -20,6 +20,7 @@ from torchkiln.engine.job import layer_key
 from torchkiln.errors import LockError
 from torchkiln.image import Image, write_image
 from torchkiln.layer import Entry
+from torchkiln.lockfile import read_environment_lock
 from torchkiln.marks import Keep
 from torchkiln.pipeline import Project
 from torchkiln.plan import plan_layers
@@ -79,6 +80,15 @@ def test_what_the_locks_need_is_kept_whole(project: Project) -> None:
     made = locked_image(project)
     put_input(project)
     image_tree(project.store, made.layers)
+
+    assert set() == going(project)
+
+
+def test_the_wheels_of_a_kernel_are_inputs_too(project: Project) -> None:
+    lock = read_environment_lock(PROJECT, project.catalog, project.catalog.variant("cpu"))
+    path = project.store.blob(lock.wheel("ipykernel").sha256)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(WHEEL)
 
     assert set() == going(project)
 

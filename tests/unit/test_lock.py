@@ -15,8 +15,14 @@ from servers import Site, serving
 from torchkiln import debian
 from torchkiln.catalog import Base, Catalog, Variant, load
 from torchkiln.errors import FetchError, LockError
-from torchkiln.lock import demand, lock_base, lock_variant, lock_variants
-from torchkiln.lockfile import read_base_lock, read_variant_lock
+from torchkiln.lock import demand, lock_base, lock_kernel, lock_variant, lock_variants
+from torchkiln.lockfile import (
+    kernel_lock_path,
+    read_base_lock,
+    read_environment_lock,
+    read_variant_lock,
+    variant_lock_path,
+)
 from torchkiln.releases import RELEASES
 from torchkiln.store import Store
 
@@ -58,6 +64,8 @@ def main(environ: dict[str, str]) -> Iterator[Site]:
         wheel("nvidia_cuda_runtime_cu11", "11.7.99"),
         wheel("numpy", "2.0"),
         wheel("filelock", "3.0"),
+        wheel("ipykernel", "7.0", requires=["traitlets", "filelock>=2"]),
+        wheel("traitlets", "5.0"),
     )
     with serving(files) as site:
         environ["PIP_INDEX_URL"] = f"{site.url}/simple"
@@ -287,6 +295,43 @@ def test_a_variant_of_an_index_that_is_silent_is_not_locked_from_another(
 
     assert "the index `pytorch-cu118` does not answer from here" in caught.value.hint
     assert not (tmp_path / "envs").exists()
+
+
+def test_a_kernel_is_locked_beside_the_versions_of_its_variant(
+    tmp_path: Path, environ: dict[str, str], main: Site, named: Site
+) -> None:
+    catalog = replace(CATALOG, indexes={"pytorch-cpu": f"{named.url}/simple"})
+    lock_variant(tmp_path, catalog, CPU, Store(tmp_path / "store"), environ)
+    main.files |= index(wheel("filelock", "4.0"), wheel("filelock", "3.0"))
+
+    kernel = lock_kernel(tmp_path, catalog, CPU, environ)
+
+    assert [("ipykernel", "7.0"), ("traitlets", "5.0")] == [
+        (wheel.name, wheel.version) for wheel in kernel.wheels
+    ]
+    merged = read_environment_lock(tmp_path, catalog, CPU)
+    assert ["filelock", "ipykernel", "numpy", "torch", "traitlets"] == [
+        wheel.name for wheel in merged.wheels
+    ]
+    assert "://" not in kernel_lock_path(tmp_path, "cpu").read_text()
+    main.files |= index(wheel("numpy", "2.1"), wheel("numpy", "2.0"))
+    lock_variant(tmp_path, catalog, CPU, Store(tmp_path / "store"), environ)
+    with pytest.raises(LockError, match=r"older than .*: envs/cpu/kernel\.lock\.json"):
+        read_environment_lock(tmp_path, catalog, CPU)
+
+
+def test_a_kernel_that_does_not_go_with_the_variant_is_explained(
+    tmp_path: Path, environ: dict[str, str], main: Site, named: Site
+) -> None:
+    catalog = replace(CATALOG, indexes={"pytorch-cpu": f"{named.url}/simple"})
+    lock_variant(tmp_path, catalog, CPU, Store(tmp_path / "store"), environ)
+    main.files |= index(wheel("ipykernel", "7.0", requires=["numpy<2"]))
+
+    with pytest.raises(LockError, match="cannot be resolved beside the versions of `cpu`"):
+        lock_kernel(tmp_path, catalog, CPU, environ)
+
+    assert variant_lock_path(tmp_path, "cpu").exists()
+    assert not kernel_lock_path(tmp_path, "cpu").exists()
 
 
 def test_a_variant_that_cannot_be_locked_does_not_stop_the_others(

@@ -11,7 +11,7 @@ from invoke.tasks import task
 from torchkiln import pipeline
 from torchkiln.cli.flags import ROOT, WHICH, as_json, expected, selected
 from torchkiln.conda import install as conda
-from torchkiln.environment import make, mend, reports
+from torchkiln.environment import kernel, make, mend, reports
 from torchkiln.errors import EnvError, did_you_mean
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         "check": "say how the environment at a path differs from its lock",
         "repair": "mend what differs in the environment at a path",
         "recreate": "make it anew where there is one already",
-        "jupyter": "with a kernel, which your Jupyter lists then; not in the lock, by the network",
+        "jupyter": "let your Jupyter list the kernel of it, by the name of the folder",
         "smoke": "run the smoke suite in it (default)",
         "json": "print one JSON object",
     },
@@ -69,9 +69,10 @@ def env_(
         done = conda.install_environment(project, variant, _place(path, variant, manager))
         print(as_json(conda.as_json(done)) if json else conda.shown(done))
         return
-    options = make.Options(manager=manager, recreate=recreate, jupyter=jupyter, smoke=smoke)
+    options = make.Options(manager=manager, recreate=recreate, smoke=smoke)
     made = make.make(project, variant, _place(path, variant, manager), options)
-    print(as_json(make.as_json(made)) if json else reports.made(made))
+    name = kernel.register(made.env, variant, project.environ) if jupyter else ""
+    print(as_json(make.as_json(made) | {"kernel": name}) if json else reports.made(made, name))
 
 
 def _place(path: str, variant: Variant, manager: str) -> Path:

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 @task(help=WHICH)
 @expected
 def fetch(c: Context, cpu: bool = False, cuda: str = "") -> None:
-    """Bring all inputs of a variant into the store."""
-    report = pipeline.fetch_inputs(*selected(cpu, cuda))
+    """Bring all inputs of a variant into the store, those of its environments too."""
+    report = pipeline.fetch_inputs(*selected(cpu, cuda), with_kernel=True)
     print(reports.fetched(report))
 
 

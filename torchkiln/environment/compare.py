@@ -102,7 +102,7 @@ def compare(
         faults = dict(zip(files, pool.map(lambda file: _fault(file, progress), files), strict=True))
     for name in sorted(right):
         wrong += _files(name, found[name][0], faults, record.contents.get(name, ""))
-    asked = {pin.name for pin in (*pins, *record.all_pins)}
+    asked = {pin.name for pin in (*pins, *record.pins)}
     foreign = {name: every[0].version for name, every in found.items() if name not in asked}
     return Comparison(
         differences=tuple(sorted(wrong)), foreign=dict(sorted(foreign.items())), files=len(files)
@@ -143,7 +143,7 @@ def _same(first: str, second: str) -> bool:
 def _gone(record: Record, pins: Sequence[Pin], found: Mapping[str, Any]) -> Iterator[Difference]:
     """Yield what an earlier lock brought and this one does not have."""
     names = {pin.name for pin in pins}
-    for pin in record.all_pins:
+    for pin in record.pins:
         if pin.name not in names and pin.name in found:
             yield Difference(name=pin.name, found=pin.version, locked="not in the lock any more")
 

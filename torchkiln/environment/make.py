@@ -6,7 +6,6 @@ import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from torchkiln.environment import kernel
 from torchkiln.environment.claim import claimed, clear, remove
 from torchkiln.environment.compare import compare_versions, contents_digest, installed
 from torchkiln.environment.files import write_own_files
@@ -15,7 +14,7 @@ from torchkiln.environment.record import Record, environment, read, write
 from torchkiln.environment.wanted import Platform, locked, resolved, sources, unfit
 from torchkiln.errors import EnvError
 from torchkiln.fetch import fetch
-from torchkiln.lockfile import read_variant_lock
+from torchkiln.lockfile import read_environment_lock
 from torchkiln.progress import say
 from torchkiln.smoke import conclude, device, judged, read_report
 from torchkiln.store import remove_tree
@@ -36,11 +35,10 @@ MANAGERS: Final = ("pip", "uv")
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How an environment is made: by whom it is managed afterwards, and with what beside it."""
+    """How an environment is made: by whom it is managed afterwards, and whether it is tried."""
 
     manager: str = "pip"
     recreate: bool = False
-    jupyter: bool = False
     smoke: bool = True
 
 
@@ -79,7 +77,7 @@ def make(project: Project, variant: Variant, path: Path, options: Options) -> En
     that was interrupted is made anew.
     """
     env = environment(path)
-    lock = read_variant_lock(project.root, project.catalog, variant)
+    lock = read_environment_lock(project.root, project.catalog, variant)
     with claimed(env) as handle:
         there = None if options.recreate else read(env)
         made = there is None
@@ -110,15 +108,12 @@ def _demand_same(
         what = f"there is another environment at this path: {env.shown}"
         why = f"it is `{there.variant}`, for {there.manager}"
         raise EnvError(what, why, "./kiln env ... --path FOLDER, or --recreate")
-    pins = (*there.pins, *there.extras) if there.platform else (*wanted.pins, *there.extras)
+    pins = there.pins if there.platform else wanted.pins
     differences = compare_versions(env, there.python, pins)
     if there.lock != wanted.lock or differences:
         lines = [f"{one.name}: {one.found}, locked: {one.locked}" for one in differences]
         what = f"the environment is not what the lock says: {env.shown}"
         raise EnvError(what, "\n".join(lines or ["the lock is another one now"]), repair)
-    if options.jupyter and not there.extras:
-        what = f"the environment has no kernel for Jupyter: {env.shown}"
-        raise EnvError(what, hint="./kiln env ... --jupyter --recreate")
 
 
 def _made(work: Work, lock: VariantLock, options: Options) -> Record:
@@ -140,12 +135,8 @@ def _filled(work: Work, lock: VariantLock, options: Options) -> Record:
     python = find_python(lock.python, environ)
     here = Platform(python=python)
     wanted = _wanted(work, lock, here, lacks(options.manager))
-    found = sources(catalog, variant, environ) if options.jupyter else None
-    extras = kernel.requirements(wanted, lock, here, found, environ) if found else ()
     make_venv(env, python, f"torchkiln-{variant.id}", plain(environ))
     fill(work, wanted.pins, wanted)
-    if extras:
-        add(work, extras)
     record = Record(
         variant=variant.id,
         manager=options.manager,
@@ -153,12 +144,9 @@ def _filled(work: Work, lock: VariantLock, options: Options) -> Record:
         python=lock.python,
         pins=wanted.pins,
         platform=wanted.platform,
-        extras=extras,
         contents=contents(env, lock.python),
     )
     write_own_files(env, catalog.base, variant, record)
-    if extras:
-        kernel.register(env, variant, environ)
     write(env, record)
     return record
 
@@ -181,7 +169,7 @@ def fill(work: Work, pins: Sequence[Pin], wanted: Wanted) -> None:
     """Install `pins` of what is wanted: from the store where the lock has them, else by uv."""
     project, env = work.project, work.env
     if not wanted.wheels:
-        add(work, pins)
+        _fill_from_indexes(work, pins)
         return
     names = {pin.name for pin in pins}
     wheels = [wheel for wheel in wanted.wheels if wheel.name in names]
@@ -197,7 +185,7 @@ def fill(work: Work, pins: Sequence[Pin], wanted: Wanted) -> None:
             raise
 
 
-def add(work: Work, pins: Sequence[Pin]) -> None:
+def _fill_from_indexes(work: Work, pins: Sequence[Pin]) -> None:
     """Install what no lock has, from where pip is configured to find packages."""
     project = work.project
     found = sources(project.catalog, work.variant, project.environ)
@@ -244,6 +232,6 @@ def as_json(report: EnvReport) -> dict[str, object]:
         "manager": report.record.manager,
         "platform": report.record.platform,
         "made": report.made,
-        "packages": {pin.name: pin.version for pin in report.record.all_pins},
+        "packages": {pin.name: pin.version for pin in report.record.pins},
         "smoke": tested and {"passed": tested.passed, "skipped": tested.skipped},
     }

@@ -9,11 +9,11 @@ from torchkiln.environment.claim import claimed
 from torchkiln.environment.compare import compare, drop_unrecorded, installed
 from torchkiln.environment.files import own_files, write_own_files
 from torchkiln.environment.installer import plain, uninstall
-from torchkiln.environment.make import Work, add, contents, demand_python, fill, lacks, smoke
+from torchkiln.environment.make import Work, contents, demand_python, fill, lacks, smoke
 from torchkiln.environment.record import environment, known, write
 from torchkiln.environment.wanted import Wanted, lock_digest, locked
 from torchkiln.errors import EnvError
-from torchkiln.lockfile import read_variant_lock
+from torchkiln.lockfile import read_environment_lock
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,18 +62,14 @@ def repair(project: Project, path: Path, *, with_smoke: bool = True) -> RepairRe
         variant, wanted = _wanted(project, record)
         names = _compared(project, env, record, variant, wanted).names
         pins = [pin for pin in wanted.pins if pin.name in names]
-        extras = [pin for pin in record.extras if pin.name in names]
         there = installed(env, record.python)
-        gone = {pin.name for pin in record.all_pins} - {pin.name for pin in wanted.pins}
-        gone -= {pin.name for pin in record.extras}
+        gone = {pin.name for pin in record.pins} - {pin.name for pin in wanted.pins}
         if leaving := sorted(gone & there.keys()):
             uninstall(env, leaving, plain(project.environ))
         work = Work(project=project, variant=variant, env=env, handle=handle)
         drop_unrecorded(env, record.python, names)
         if pins:
             fill(work, pins, wanted)
-        if extras:
-            add(work, extras)
         there_now = contents(env, record.python)
         now = replace(record, lock=wanted.lock, pins=wanted.pins, contents=there_now)
         write_own_files(env, project.catalog.base, variant, now)
@@ -89,7 +85,7 @@ def repair(project: Project, path: Path, *, with_smoke: bool = True) -> RepairRe
 def _wanted(project: Project, record: Record) -> tuple[Variant, Wanted]:
     """Return the variant of a record, and what its lock wants of the environment today."""
     variant = project.catalog.variant(record.variant)
-    lock = read_variant_lock(project.root, project.catalog, variant)
+    lock = read_environment_lock(project.root, project.catalog, variant)
     if not record.platform:
         return variant, locked(lock, lacks(record.manager))
     if record.lock != lock_digest(lock):
@@ -102,4 +98,4 @@ def _compared(
     project: Project, env: Environment, record: Record, variant: Variant, wanted: Wanted
 ) -> Comparison:
     own = own_files(env, project.catalog.base, variant, replace(record, pins=wanted.pins))
-    return compare(env, record, (*wanted.pins, *record.extras), own)
+    return compare(env, record, wanted.pins, own)

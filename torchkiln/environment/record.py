@@ -45,7 +45,7 @@ class Record:
     """What an environment was made from.
 
     `lock` is the digest of the variant's lock. `platform` is empty where the lock covers it, else
-    what the pins were resolved for. `extras` were asked for beside the lock (`--jupyter`).
+    what the pins were resolved for.
     `contents` is, by name, the digest of the files that a distribution was installed with.
     """
 
@@ -55,13 +55,7 @@ class Record:
     python: str
     pins: tuple[Pin, ...]
     platform: str = ""
-    extras: tuple[Pin, ...] = ()
     contents: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def all_pins(self) -> tuple[Pin, ...]:
-        """Return the pins of the lock and those beside it."""
-        return (*self.pins, *self.extras)
 
 
 @dataclass(frozen=True)
@@ -112,8 +106,7 @@ def read(env: Environment) -> Record | None:
         body: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if body.pop("format") != FORMAT:
             raise EnvError(*_unreadable(env, "another version of Torchkiln wrote it"))
-        pins, extras = (_pins(body.pop(name)) for name in ("pins", "extras"))
-        return Record(pins=pins, extras=extras, **body)
+        return Record(pins=_pins(body.pop("pins")), **body)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

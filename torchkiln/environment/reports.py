@@ -12,17 +12,21 @@ if TYPE_CHECKING:
     from torchkiln.environment.mend import CheckReport, RepairReport
 
 
-def made(report: EnvReport) -> str:
-    """Return what the environment is, what the suite said, and how to activate it."""
+def made(report: EnvReport, kernel: str = "") -> str:
+    """Return what the environment is, what the suite said, and how to activate it.
+
+    `kernel` is the name by which the user's Jupyter lists it.
+    """
     env, record = report.env, report.record
     state = "made" if report.made else "is there"
     covered = f", for {record.platform}, which the lock does not cover" if record.platform else ""
-    count = len(record.all_pins)
+    count = len(record.pins)
     lines = [f"{env.shown} {state}: `{record.variant}`, {count} packages{covered}"]
     lines += smoke_lines(report.smoke)
     width = max(map(len, activation(env.root)))
     lines += ["", "activate it with"]
     lines += [f"  {shell:<{width}}  {line}" for shell, line in activation(env.root).items()]
+    lines += ["", f"your Jupyter lists it as {kernel}"] if kernel else []
     return "\n".join(lines)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import platform
 import sys
-import tempfile
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -20,9 +19,9 @@ from torchkiln.candidates import supported_tags
 from torchkiln.environment.installer import plain
 from torchkiln.environment.record import Pin
 from torchkiln.errors import EnvError
-from torchkiln.lockfile import digest
+from torchkiln.lockfile import KERNEL, digest
 from torchkiln.reach import reach
-from torchkiln.resolve import Sources, compile_pins, torch_version
+from torchkiln.resolve import Sources, compile_pins, public_constraints, torch_version
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -124,7 +123,7 @@ def resolved(
     torch = torch_version(variant) if here.system == "Linux" else variant.torch
     packages = [one for one in variant.packages if Requirement(one).name not in without]
     found = sources(catalog, variant, environ)
-    pins = resolve_pins([f"torch=={torch}", *packages], lock, here, found, environ)
+    pins = resolve_pins([f"torch=={torch}", *packages, *KERNEL], lock, here, found, environ)
     return Wanted(pins=pins, lock=lock_digest(lock), platform=here.uv_name)
 
 
@@ -146,23 +145,17 @@ def resolve_pins(
 
     The lock constrains and asks for nothing: what this platform does not need does not come.
     """
-    with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as constraints:
-        constraints.write(public_constraints(lock))
-        constraints.flush()
-        options = [*here.options, "--generate-hashes", "--constraints", constraints.name]
-        # Without this, uv takes every macOS for one that is years old.
-        macos = {"MACOSX_DEPLOYMENT_TARGET": here.macos} if here.macos else {}
-        done = compile_pins(requirements, lock.python, options, found, plain(environ) | macos)
+    options = [*here.options, "--generate-hashes"]
+    # Without this, uv takes every macOS for one that is years old.
+    macos = {"MACOSX_DEPLOYMENT_TARGET": here.macos} if here.macos else {}
+    environ = plain(environ) | macos
+    text = public_constraints(lock)
+    done = compile_pins(requirements, lock.python, options, found, environ, constraints=text)
     if done.returncode:
         what = f"the versions of `{lock.variant}` cannot be had for {here.uv_name}"
         hint = "see which indexes pip is configured with: pip config list"
         raise EnvError(what, done.stderr.strip(), hint)
     return read_pins(done.stdout)
-
-
-def public_constraints(lock: VariantLock) -> str:
-    """Return the lock's versions as constraints, without local parts (`+cpu`), which may differ."""
-    return "".join(f"{w.name}=={w.version.partition('+')[0]}\n" for w in lock.wheels)
 
 
 def read_pins(text: str) -> tuple[Pin, ...]:
