@@ -6,29 +6,25 @@ Everything is read from outside: nothing of the environment is run.
 from __future__ import annotations
 
 import base64
-import os
 from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import PathDistribution, distributions
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from torchkiln.files import sha256_of
+from torchkiln.environment.faults import InstalledFile, find_faults
 from torchkiln.lockfile import digest
-from torchkiln.progress import Progress
 from torchkiln.store import remove_tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from importlib.metadata import PackagePath
-    from pathlib import Path
 
     from torchkiln.environment.record import Environment, Pin, Record
 
-_SHOWN: Final = 3
 # What an installer writes of its own, and what differs with where the environment lies.
 _INSTALLERS: Final = ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json")
 
@@ -94,14 +90,12 @@ def compare(
     wrong = compare_versions(env, record.python, pins)
     wrong += [*_gone(record, pins, found), *_own(own)]
     right = {pin.name for pin in pins} - {one.name for one in wrong}
-    files = [file for name in sorted(right) for file in found[name][0].files or ()]
-    with (
-        Progress("check", sum(file.size or 0 for file in files)) as progress,
-        ThreadPoolExecutor(os.cpu_count()) as pool,
-    ):
-        faults = dict(zip(files, pool.map(lambda file: _fault(file, progress), files), strict=True))
+    files = [
+        _installed(name, file) for name in sorted(right) for file in found[name][0].files or ()
+    ]
+    faults = find_faults(files)
     for name in sorted(right):
-        wrong += _files(name, found[name][0], faults, record.contents.get(name, ""))
+        wrong += _files(name, found[name][0], faults.get(name, []), record.contents.get(name, ""))
     asked = {pin.name for pin in (*pins, *record.pins)}
     foreign = {name: every[0].version for name, every in found.items() if name not in asked}
     return Comparison(
@@ -166,42 +160,27 @@ def _own_fault(path: Path, text: str) -> str:
 def _files(
     name: str,
     distribution: PathDistribution,
-    faults: Mapping[PackagePath, str],
+    faults: Sequence[str],
     contents: str,
 ) -> Iterator[Difference]:
     """Yield what is wrong with the files of a distribution whose version is right."""
-    files = distribution.files
-    if not files:
+    if not distribution.files:
         yield Difference(name=name, found="no RECORD", locked=distribution.version)
         return
-    for fault in ("missing", "changed", "unreadable"):
-        paths = [str(file) for file in files if faults.get(file) == fault]
-        if paths:
-            more = f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
-            said = f"{fault}: {', '.join(paths[:_SHOWN])}{more}"
-            yield Difference(name=name, found=said, locked=distribution.version)
+    for said in faults:
+        yield Difference(name=name, found=said, locked=distribution.version)
     if contents and contents_digest(distribution) != contents:
         said = f"another build of {distribution.version}"
         yield Difference(name=name, found=said, locked=distribution.version)
 
 
-def _fault(file: PackagePath, progress: Progress) -> str:
-    """Return what is wrong with an installed file: `missing`, `changed`, `unreadable`, or ""."""
-    progress.advance(file.size or 0)
-    try:
-        with open(file.locate(), "rb") as stream:  # noqa: PTH123 - SimplePath has no open()
-            if file.hash is None:  # RECORD itself, bytecode that pip compiled
-                return ""
-            if file.size is not None and os.fstat(stream.fileno()).st_size != file.size:
-                return "changed"
-            same = file.hash.mode != "sha256" or _encoded(sha256_of(stream)) == file.hash.value
-    except FileNotFoundError:
-        return "" if file.suffix == ".pyc" else "missing"
-    except OSError:
-        return "unreadable"
-    return "" if same else "changed"
-
-
-def _encoded(sha256: str) -> str:
-    """Return a hash as RECORD has it: base64url without padding."""
-    return base64.urlsafe_b64encode(bytes.fromhex(sha256)).rstrip(b"=").decode()
+def _installed(name: str, file: PackagePath) -> InstalledFile:
+    """Return a file of the distribution `name`; RECORD's hashes are base64url without padding."""
+    told = file.hash if file.hash and file.hash.mode == "sha256" else None
+    return InstalledFile(
+        owner=name,
+        name=str(file),
+        path=Path(str(file.locate())),
+        sha256=base64.urlsafe_b64decode(f"{told.value}=").hex() if told else "",
+        size=file.size if told else None,
+    )

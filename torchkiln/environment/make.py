@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -11,13 +10,12 @@ from torchkiln.environment.compare import compare_versions, contents_digest, ins
 from torchkiln.environment.files import write_own_files
 from torchkiln.environment.installer import find_python, install, make_venv, plain, wheelhouse
 from torchkiln.environment.record import Record, environment, read, write
+from torchkiln.environment.suite import smoke
 from torchkiln.environment.wanted import Platform, locked, resolved, sources, unfit
 from torchkiln.errors import EnvError
 from torchkiln.fetch import fetch
 from torchkiln.lockfile import read_environment_lock
 from torchkiln.progress import say
-from torchkiln.smoke import conclude, device, judged, read_report
-from torchkiln.store import remove_tree
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,7 +86,7 @@ def make(project: Project, variant: Variant, path: Path, options: Options) -> En
         else:
             work = Work(project=project, variant=variant, env=env, handle=handle)
             record = _made(work, lock, options)
-        report = smoke(project, env, record, again=made) if options.smoke else None
+        report = smoke(project, env, variant.id, again=made) if options.smoke else None
     return EnvReport(env=env, record=record, made=made, smoke=report)
 
 
@@ -191,36 +189,6 @@ def _fill_from_indexes(work: Work, pins: Sequence[Pin]) -> None:
     found = sources(project.catalog, work.variant, project.environ)
     environ = found.environment(plain(project.environ))
     install(work.env, pins, found.options, environ, (work.handle,))
-
-
-def smoke(project: Project, env: Environment, record: Record, *, again: bool) -> SmokeReport:
-    """Run the smoke suite in the environment, or return what it said before.
-
-    A bad verdict raises `SmokeError` with the suite's table; the environment stays.
-    """
-    folder = env.own / f"smoke-{device()}"
-    if not again:
-        try:
-            report = read_report(folder, fresh=False)
-        except (OSError, ValueError, KeyError):
-            pass
-        else:
-            if report.passed:
-                return report
-    say(f"running the smoke suite in {env.shown}")
-    partial = folder.with_name(f".{folder.name}")
-    remove_tree(partial)
-    partial.mkdir(parents=True)
-    command = [str(env.interpreter), "-I", "-B", str(project.root / "smoke")]
-    command += ["--image", str(env.own / "image.json"), "--output", str(partial)]
-    environ = plain(project.environ)
-    done = subprocess.run(command, env=environ, capture_output=True, check=False)
-    conclude(
-        partial, record.variant, done.stdout.replace(bytes(partial), bytes(folder)), done.stderr
-    )
-    remove_tree(folder)
-    partial.rename(folder)
-    return judged(folder, record.variant, done.returncode)
 
 
 def as_json(report: EnvReport) -> dict[str, object]:

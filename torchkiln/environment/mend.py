@@ -9,8 +9,9 @@ from torchkiln.environment.claim import claimed
 from torchkiln.environment.compare import compare, drop_unrecorded, installed
 from torchkiln.environment.files import own_files, write_own_files
 from torchkiln.environment.installer import plain, uninstall
-from torchkiln.environment.make import Work, contents, demand_python, fill, lacks, smoke
+from torchkiln.environment.make import Work, contents, demand_python, fill, lacks
 from torchkiln.environment.record import environment, known, write
+from torchkiln.environment.suite import smoke
 from torchkiln.environment.wanted import Wanted, lock_digest, locked
 from torchkiln.errors import EnvError
 from torchkiln.lockfile import read_environment_lock
@@ -27,10 +28,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckReport:
-    """How the environment of a record compares with the lock of today."""
+    """How an environment compares with the lock of its `variant` today."""
 
     env: Environment
-    record: Record
+    variant: str
     comparison: Comparison
 
 
@@ -50,7 +51,7 @@ def check(project: Project, path: Path) -> CheckReport:
     demand_python(env)
     variant, wanted = _wanted(project, record)
     found = _compared(project, env, record, variant, wanted)
-    return CheckReport(env=env, record=record, comparison=found)
+    return CheckReport(env=env, variant=variant.id, comparison=found)
 
 
 def repair(project: Project, path: Path, *, with_smoke: bool = True) -> RepairReport:
@@ -78,7 +79,7 @@ def repair(project: Project, path: Path, *, with_smoke: bool = True) -> RepairRe
             what = f"the environment is still not what the lock says: {env.shown}"
             raise EnvError(what, "\n".join(left.names), "./kiln env ... --recreate")
         write(env, now)
-        tested = smoke(project, env, now, again=bool(names)) if with_smoke else None
+        tested = smoke(project, env, now.variant, again=bool(names)) if with_smoke else None
     return RepairReport(env=env, mended=tuple(names), smoke=tested)
 
 

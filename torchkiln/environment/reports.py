@@ -40,8 +40,8 @@ def checked(report: CheckReport) -> str:
     if found.foreign:
         names = ", ".join(f"{name} {version}" for name, version in found.foreign.items())
         lines.append(f"beside the lock: {names}")
-    same = f"{report.env.shown} is as the lock of `{report.record.variant}` says"
-    differs = f"{report.env.shown} differs from the lock of `{report.record.variant}`"
+    same = f"{report.env.shown} is as the lock of `{report.variant}` says"
+    differs = f"{report.env.shown} differs from the lock of `{report.variant}`"
     state = differs if found.differences else same
     return "\n".join([*lines, f"{state} ({found.files:,} files compared)"])
 
@@ -50,7 +50,7 @@ def checked_as_json(report: CheckReport) -> dict[str, Any]:
     """Return the comparison for machines."""
     return {
         "path": str(report.env.root),
-        "variant": report.record.variant,
+        "variant": report.variant,
         "differences": [
             {"name": one.name, "found": one.found, "locked": one.locked}
             for one in report.comparison.differences
