@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 
@@ -11,7 +13,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the mark `slow`."""
+    """Register the mark `slow`, and let Ctrl-C reach what tests start.
+
+    A shell that runs us with `&` has it ignored, and so would every process that comes from here.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "slow: takes minutes; runs with `./kiln test --slow`")
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _MADE: Final = frozenset({"layers", "bytecode"})  # kinds of records that builds make again
 _PULLED: Final = "pulled"
+_INPUTS: Final = frozenset({"wheels", "debs", "conda packages"})
 _DAY: Final = 86400  # seconds
 _SHA256: Final = re.compile(r"\b[0-9a-f]{64}\b")
 
@@ -108,8 +109,17 @@ class Marks:
         yield from map(self.store.blob, blobs)
         yield from (self.store.root / "partial" / name for name in inputs)
         yield from self._reports(blobs)
+        yield from self._conda
         if self.keep.inputs:
-            yield from (one.path for one in self.found if one.kind in {"wheels", "debs"})
+            yield from (one.path for one in self.found if one.kind in _INPUTS)
+
+    @property
+    def _conda(self) -> Iterator[Path]:
+        """Give conda's packages that a lock names, and the locks of their cache."""
+        for thing in self.found:
+            name = thing.path.name.removesuffix(".lock")
+            if thing.kind == "conda packages" and (name in self.roots.conda or name == ".cache"):
+                yield thing.path
 
     @cached_property
     def _keys(self) -> frozenset[str]:

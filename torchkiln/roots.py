@@ -28,11 +28,13 @@ if TYPE_CHECKING:
 class Roots:
     """`inputs` are the sha256 of wheels and .debs; `images` the keys of each image's layers.
 
+    `conda` are conda's packages, as name-version-build.
     An image's keys are in the order of its layers, without Torchkiln's own, which has none.
     """
 
     inputs: frozenset[str]
     images: frozenset[tuple[str, ...]]
+    conda: frozenset[str] = frozenset()
 
 
 def roots(project: Project) -> Roots:
@@ -43,7 +45,11 @@ def roots(project: Project) -> Roots:
         for path in sorted((project.root / "envs").glob(pattern))
         for sha256 in _inputs(path)
     }
-    return Roots(inputs=frozenset(inputs), images=frozenset(_images(project)))
+    return Roots(
+        inputs=frozenset(inputs),
+        images=frozenset(_images(project)),
+        conda=frozenset(_conda(project.root / "envs")),
+    )
 
 
 def _inputs(path: Path) -> list[str]:
@@ -53,6 +59,15 @@ def _inputs(path: Path) -> list[str]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         what = f"the lock cannot be read, so what it needs is not known: {path}"
         raise LockError(what, repr(error), "./kiln lock --all") from None
+
+
+def _conda(envs: Path) -> Iterator[str]:
+    """Give the packages of the conda locks, which the @EXPLICIT ones name line by line."""
+    for path in sorted(envs.glob("*/conda-linux-64.lock")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            file = line.partition("#")[0].rpartition("/")[2]
+            if file.endswith((".conda", ".tar.bz2")):
+                yield file.removesuffix(".conda").removesuffix(".tar.bz2")
 
 
 def _images(project: Project) -> Iterator[tuple[str, ...]]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Kind = Literal[
     "wheels",
     "debs",
+    "conda packages",
     "layers",
     "documents",
     "bytecode",
@@ -69,6 +70,8 @@ def things(store: Store) -> list[Thing]:
         found += [Thing(kind=kind, path=path) for path in _entries(store.root / name)]
     for folder in _entries(store.root / "records"):
         found += [Thing(kind="records", path=path) for path in _entries(folder)]
+    packages = store.root / "conda" / "packages"  # py-rattler's: folders, and a lock beside each
+    found += [Thing(kind="conda packages", path=path) for path in _entries(packages)]
     found += [Thing(kind="leftovers", path=path) for path in _leftovers(store.root / "tmp")]
     return found
 

@@ -400,6 +400,22 @@ def test_a_folder_in_use_is_waited_for(
     assert (path / LOCK_FILE).exists()
 
 
+def test_an_environment_of_conda_is_not_taken_for_an_interrupted_one(
+    project: Project, path: Path
+) -> None:
+    own = path / "share/torchkiln"
+    own.mkdir(parents=True)
+    (path / LOCK_FILE).write_text("")
+    (own / "conda.json").write_text("{}")
+
+    with pytest.raises(EnvError, match="there is another environment at this path"):
+        build(project, path)
+
+    assert (own / "conda.json").exists()
+    assert build(project, path, recreate=True).made
+    assert not (own / "conda.json").exists()
+
+
 MAC = Platform(system="Darwin", architecture="arm64", glibc=None, macos="14.0")
 MAC_WHEELS = (
     wheel("torch", "2.13.0", "cp311-none-macosx_11_0_arm64", requires=["numpy"]),

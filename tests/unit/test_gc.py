@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,26 @@ def test_the_wheels_of_a_kernel_are_inputs_too(project: Project) -> None:
     path.write_bytes(WHEEL)
 
     assert set() == going(project)
+
+
+def test_packages_of_conda_stay_while_a_conda_lock_names_them(
+    project: Project, tmp_path: Path
+) -> None:
+    (tmp_path / "project/envs/cpu").mkdir(parents=True)
+    (tmp_path / "project/envs/cpu/conda-linux-64.lock").write_text(
+        "@EXPLICIT\nhttps://host/conda-forge/linux-64/numpy-2.4.6-py311_0.conda#sha256:00\n"
+    )
+    cache = project.store.root / "conda/packages"
+    for name in ("numpy-2.4.6-py311_0", "numpy-2.4.5-py311_0"):
+        (cache / name / "info").mkdir(parents=True)
+        (cache / f"{name}.lock").write_text("")
+    (cache / ".cache.lock").write_text("")
+
+    gone = going(replace(project, root=tmp_path / "project"))
+
+    expected = {"numpy-2.4.5-py311_0", "numpy-2.4.5-py311_0.lock"}
+    assert {f"conda/packages/{name}" for name in expected} == gone
+    assert set() == going(replace(project, root=tmp_path / "project"), Keep(inputs=True))
 
 
 def test_layers_of_a_lock_whose_image_is_not_done_are_kept(project: Project) -> None:

@@ -11,13 +11,17 @@ from invoke.tasks import task
 from torchkiln import pipeline
 from torchkiln.cli.flags import ROOT, WHICH, as_json, expected, selected
 from torchkiln.conda import install as conda
+from torchkiln.conda import mend as conda_mend
+from torchkiln.conda import record as conda_record
 from torchkiln.environment import kernel, make, mend, reports
+from torchkiln.environment.record import environment
 from torchkiln.errors import EnvError, did_you_mean
 
 if TYPE_CHECKING:
     from invoke.context import Context
 
     from torchkiln.catalog import Variant
+    from torchkiln.environment.mend import RepairReport
 
 
 @task(
@@ -56,7 +60,7 @@ def env_(
         _check(check, json=json)
         return
     if repair:
-        report = mend.repair(pipeline.open_project(ROOT), Path(repair), with_smoke=smoke)
+        report = _repair(repair, smoke=smoke)
         print(as_json({"mended": report.mended}) if json else reports.repaired(report))
         return
     known = (*make.MANAGERS, "conda")
@@ -65,8 +69,11 @@ def env_(
         raise EnvError(what, hint="./kiln env --cpu --manager pip")
     project, variant = selected(cpu, cuda)
     if manager == "conda":
-        _refuse_for_conda(recreate=recreate, jupyter=jupyter, no_smoke=not smoke)
-        done = conda.install_environment(project, variant, _place(path, variant, manager))
+        if jupyter:
+            what = "a conda environment has no kernel for Jupyter"
+            raise EnvError(what, hint=f"./kiln env {variant.flag} --jupyter")
+        how = conda.Options(recreate=recreate, smoke=smoke)
+        done = conda.install_environment(project, variant, _place(path, variant, manager), how)
         print(as_json(conda.as_json(done)) if json else conda.shown(done))
         return
     options = make.Options(manager=manager, recreate=recreate, smoke=smoke)
@@ -83,16 +90,17 @@ def _place(path: str, variant: Variant, manager: str) -> Path:
     return ROOT / "environments" / f"{variant.id}{suffix}"
 
 
-def _refuse_for_conda(**given: bool) -> None:
-    """Raise `EnvError` for a flag that a conda environment does not know."""
-    unknown = [f"--{name.replace('_', '-')}" for name, is_given in given.items() if is_given]
-    if unknown:
-        what = f"a conda environment does not know {' and '.join(unknown)}"
-        raise EnvError(what, hint="./kiln env --cpu --manager conda")
+def _repair(path: str, *, smoke: bool) -> RepairReport:
+    project, env = pipeline.open_project(ROOT), environment(Path(path))
+    if found := conda_record.read(env):
+        return conda_mend.repair(project, env, found, with_smoke=smoke)
+    return mend.repair(project, Path(path), with_smoke=smoke)
 
 
 def _check(path: str, *, json: bool) -> None:
-    report = mend.check(pipeline.open_project(ROOT), Path(path))
+    project, env = pipeline.open_project(ROOT), environment(Path(path))
+    found = conda_record.read(env)
+    report = conda_mend.check(project, env, found) if found else mend.check(project, Path(path))
     print(as_json(reports.checked_as_json(report)) if json else reports.checked(report))
     if report.comparison.differences:
         raise Exit(code=EnvError.exit_code)

@@ -6,51 +6,63 @@ interrupted is made anew, from packages that are in the cache by then.
 
 from __future__ import annotations
 
-import json
 import shlex
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import unquote, urlsplit
+from typing import TYPE_CHECKING, Any
 
-from torchkiln import bootstrap
-from torchkiln.conda import rattler
-from torchkiln.conda.lock import channels_of, lock_path, read_lock, read_spec
+from packaging.version import Version
+
+from torchkiln import bootstrap, contents
+from torchkiln.conda import rattler, record
+from torchkiln.conda.lock import read_lock, read_spec
+from torchkiln.conda.needs import check_machine
+from torchkiln.conda.prefix import put_packages, put_wheels
 from torchkiln.conda.solve import check_build, check_hashes
-from torchkiln.environment import installer
+from torchkiln.environment import record as venv
 from torchkiln.environment.claim import claimed, clear, remove
-from torchkiln.environment.record import environment, read
-from torchkiln.environment.wanted import locked
+from torchkiln.environment.compare import installed
+from torchkiln.environment.make import Work
+from torchkiln.environment.suite import smoke
 from torchkiln.errors import CondaError
-from torchkiln.fetch import fetch
-from torchkiln.files import sha256_of, write_atomic
-from torchkiln.lockfile import digest, read_variant_lock
-from torchkiln.progress import say
+from torchkiln.files import write_atomic
+from torchkiln.lockfile import LockedWheel, VariantLock, read_variant_lock
+from torchkiln.reports import smoke_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Sequence
+    from pathlib import Path
 
     from torchkiln.catalog import Variant
-    from torchkiln.conda.channels import Channel
     from torchkiln.conda.rattler import Package
     from torchkiln.environment.record import Environment
-    from torchkiln.lockfile import VariantLock
     from torchkiln.pipeline import Project
+    from torchkiln.smoke import SmokeReport
 
-_STAMP: Final = "conda-lock.sha256"
-_CHECKED: Final = ("__cuda", "__glibc", "__linux")
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How an environment is made: anew where there is one, and whether it is tried."""
+
+    recreate: bool = False
+    smoke: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
 class Installed:
-    """An environment of `packages` at `path`; `made` is whether that was just now."""
+    """An environment of `packages`; `made` is whether that was just now.
 
-    path: Path
+    `smoke` is None where the suite was not asked for.
+    """
+
+    env: Environment
     packages: tuple[Package, ...]
     made: bool
+    smoke: SmokeReport | None
 
 
-def install_environment(project: Project, variant: Variant, path: Path) -> Installed:
+def install_environment(
+    project: Project, variant: Variant, path: Path, options: Options
+) -> Installed:
     """Make the conda environment of `variant` at `path` from its lock, unless it is there.
 
     What is there and is not ours raises `EnvError` and stays as it is; a package that is not the
@@ -58,154 +70,99 @@ def install_environment(project: Project, variant: Variant, path: Path) -> Insta
     missing or too old is told: the environment may be for another machine.
     """
     bootstrap.require_conda()
+    packages = locked_packages(project, variant)
+    check_machine(variant, packages, rattler.this_machine(project.environ))
+    env = venv.environment(path)
+    with claimed(env) as handle:
+        made = options.recreate or not _there(project, variant, env)
+        if made:
+            clear(env)
+            try:
+                _fill(Work(project=project, variant=variant, env=env, handle=handle), packages)
+            except BaseException:
+                remove(env)
+                raise
+        tested = smoke(project, env, variant.id, again=made) if options.smoke else None
+    return Installed(env=env, packages=packages, made=made, smoke=tested)
+
+
+def locked_packages(project: Project, variant: Variant) -> tuple[Package, ...]:
+    """Return the packages of the lock of `variant`: torch's build is right, each has a hash."""
     packages = read_lock(project, variant)
     check_build(variant, packages)
     check_hashes(packages)
-    _check_machine(variant, packages, rattler.this_machine(project.environ))
-    env = environment(path)
-    lock = read_variant_lock(project.root, project.catalog, variant)
-    stamp = digest([lock_path(project, variant).read_text(encoding="utf-8"), lock.inputs])
-    with claimed(env) as handle:
-        if _read(env) == stamp:
-            return Installed(path=env.root, packages=packages, made=False)
-        if _read(env) or read(env):
-            what = f"there is another environment at this path: {env.shown}"
-            raise CondaError(what, hint="./kiln env ... --manager conda --path FOLDER")
-        clear(env)
-        try:
-            _fill(project, variant, env, packages)
-            if read_spec(project, variant).pip:
-                _add_wheels(project, env, lock, handle)
-        except BaseException:
-            remove(env)
-            raise
-        write_atomic(env.own / _STAMP, f"{stamp}\n")
-    return Installed(path=env.root, packages=packages, made=True)
+    return packages
 
 
 def shown(done: Installed) -> str:
-    """Return what was made, and how it is activated, for people."""
+    """Return what was made, what the suite said, and how it is activated, for people."""
     made = "made" if done.made else "it was there"
-    lines = [f"{done.path}: {len(done.packages)} conda packages, {made}", ""]
-    return "\n".join([*lines, f"conda activate {shlex.quote(str(done.path))}"])
+    lines = [f"{done.env.root}: {len(done.packages)} conda packages, {made}"]
+    lines += smoke_lines(done.smoke)
+    return "\n".join([*lines, "", f"conda activate {shlex.quote(str(done.env.root))}"])
 
 
 def as_json(done: Installed) -> dict[str, Any]:
     """Return it for machines; versions and builds of conda's packages by name."""
+    tested = done.smoke
     return {
-        "path": str(done.path),
+        "path": str(done.env.root),
         "manager": "conda",
         "made": done.made,
         "packages": {one.name: f"{one.version} {one.build}" for one in done.packages},
+        "smoke": tested and {"passed": tested.passed, "skipped": tested.skipped},
     }
 
 
-def _read(env: Environment) -> str:
-    path = env.own / _STAMP
-    return path.read_text(encoding="utf-8").strip() if path.exists() else ""
-
-
-def _fill(
+def describe(
     project: Project, variant: Variant, env: Environment, packages: Sequence[Package]
 ) -> None:
-    found = channels_of(project, read_spec(project, variant))
-    _check_folders(packages, found)
-    cache = project.store.root / "conda" / "packages"
-    project.store.make(cache)
-    missing = sum(package.size for package in packages)
-    say(f"installing {len(packages)} conda packages, {missing / 1e6:,.0f} MB, into {env.shown}")
-    with project.store.reporting():
-        rattler.install(packages, found, env.root, cache)
-    _name_channels(packages, found, env)
-
-
-def _name_channels(
-    packages: Sequence[Package], channels: Sequence[Channel], env: Environment
-) -> None:
-    """Write the channels' own addresses into conda's records: a mirror's may hold a password."""
-    for package in packages:
-        path = env.root / "conda-meta" / f"{package}.json"
-        record = json.loads(path.read_text(encoding="utf-8"))
-        channel = next(one.url for one in channels if package.url.startswith(one.url))
-        own = {"url": package.url, "channel": channel}
-        write_atomic(path, f"{json.dumps(record | own, indent=2)}\n")
-
-
-def _add_wheels(project: Project, env: Environment, lock: VariantLock, handle: int) -> None:
-    """Install the locked wheels, as `environment.yml` says: in the place of conda's pip too."""
-    wanted = locked(lock, frozenset())
-    fetch(project.store, lock.wheels, (), project.catalog.indexes, project.environ)
-    say(f"installing {len(lock.wheels)} wheels into {env.shown}")
-    with installer.wheelhouse(project.store, lock.wheels) as folder:
-        source = ["--no-index", "--offline", "--find-links", str(folder)]
-        environ = installer.plain(project.environ)
-        installer.install(env, wanted.pins, source, environ, (handle,))
-
-
-def _check_folders(packages: Sequence[Package], channels: Sequence[Channel]) -> None:
-    """Hash what comes from a folder, which py-rattler does not; all faults at once."""
-    faults = []
-    for package in packages:
-        path = _path(package, channels)
-        if path is None:
-            continue
-        try:
-            with path.open("rb") as stream:
-                actual = sha256_of(stream)
-        except OSError as error:
-            faults.append(f"{package}: {error.strerror}: {path}")
-            continue
-        if actual != package.sha256:
-            faults.append(f"{package}: its sha256 is {actual}, not {package.sha256}: {path}")
-    if faults:
-        what = (
-            "a conda package is not the locked one"
-            if len(faults) == 1
-            else (f"{len(faults)} conda packages are not the locked ones")
+    """Write what the smoke suite compares the environment with."""
+    lock = read_variant_lock(project.root, project.catalog, variant)
+    spec = read_spec(project, variant)
+    if not spec.pip:
+        names = {"pytorch": "torch", **{one.name: one.name for one in spec.companions}}
+        wheels = [
+            _promised(env, lock.python, names[one.name], one.version)
+            for one in packages
+            if one.name in names
+        ]
+        lock = VariantLock(
+            variant=variant.id, inputs="", python=lock.python, wheels=tuple(sorted(wheels))
         )
-        hint = "copy the channel again, or lock what it has now: ./kiln lock --conda --all"
-        raise CondaError(what, "\n".join(faults), hint)
+    write_atomic(env.own / "image.json", contents.description(project.catalog.base, variant, lock))
 
 
-def _path(package: Package, channels: Sequence[Channel]) -> Path | None:
-    """Return where a package lies on this machine, None where it is to be fetched."""
-    for channel in channels:
-        if package.url.startswith(channel.url):
-            parts = urlsplit(channel.here + package.url.removeprefix(channel.url))
-            return Path(unquote(parts.path)) if parts.scheme == "file" else None
-    return None
+def _there(project: Project, variant: Variant, env: Environment) -> bool:
+    """Tell whether the environment is there already; raise where it is another one."""
+    found = record.read(env)
+    if found == record.record_of(project, variant):
+        return True
+    if found and found.variant == variant.id:
+        what = f"the environment is not what the lock says: {env.shown}"
+        hint = f"./kiln env --repair {shlex.quote(env.shown)}"
+        raise CondaError(what, "the lock is another one now", hint)
+    if found or venv.read(env):
+        what = f"there is another environment at this path: {env.shown}"
+        raise CondaError(what, hint="./kiln env ... --manager conda --path FOLDER, or --recreate")
+    return False
 
 
-def _check_machine(
-    variant: Variant, packages: Sequence[Package], machine: Mapping[str, str]
-) -> None:
-    """Tell of a driver that is missing or too old; a system that is too old is an error."""
-    unmet = list(_unmet(packages, machine))
-    system = [line for name, line in unmet if name != "__cuda"]
-    if system:
-        what = f"this machine's system is too old for the conda environment of `{variant.id}`"
-        hint = f"./kiln build {variant.flag}, whose image brings its own"
-        raise CondaError(what, "\n".join(system), hint)
-    for line in dict.fromkeys(line for name, line in unmet if name == "__cuda"):
-        say(f"torch is the build for CUDA {variant.cuda}, as locked, but will not run here: {line}")
+def _fill(work: Work, packages: Sequence[Package]) -> None:
+    project, variant, env = work.project, work.variant, work.env
+    put_packages(project, variant, env, packages)
+    if read_spec(project, variant).pip:
+        put_wheels(work, read_variant_lock(project.root, project.catalog, variant))
+    describe(project, variant, env, packages)
+    record.write(env, record.record_of(project, variant))
 
 
-def _unmet(packages: Sequence[Package], machine: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Yield each need that this machine does not meet, and what is to be said of it."""
-    needs: dict[str, Package] = {}
-    for package in packages:
-        for spec in filter(_is_checked, package.constrains):
-            needs.setdefault(spec, package)
-        # A dependency is the stronger: it is unmet too where there is nothing of the name.
-        needs |= dict.fromkeys(filter(_is_checked, package.depends), package)
-    for spec, package in sorted(needs.items(), key=lambda item: item[0]):
-        name = next(one for one in _CHECKED if spec.startswith(one))
-        if name not in machine:
-            if spec in package.depends:
-                yield name, f"{package} needs `{spec}`, and there is none"
-        elif not rattler.fits(spec, name, machine[name]):
-            yield name, f"{package} needs `{spec}`, and this is {machine[name]}"
+def _promised(env: Environment, python: str, name: str, version: str) -> LockedWheel:
+    """Return a distribution as conda's package promises it.
 
-
-def _is_checked(spec: str) -> bool:
-    return spec.startswith(_CHECKED)
+    conda-forge's torch calls itself 2.4.1.post300, after the number of its build
+    (conda-forge/pytorch-cpu-feedstock issue 315).
+    """
+    found = [one.version for one in installed(env, python).get(name, [])]
+    same = [one for one in found if Version(one).base_version == Version(version).base_version]
+    return LockedWheel(name=name, version=same[0] if same else version, file="", size=0, sha256="")

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 from torchkiln.errors import CondaError
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping, Sequence
+    from collections.abc import Collection, Coroutine, Mapping, Sequence
     from pathlib import Path
 
     from torchkiln.conda.channels import Channel
@@ -168,10 +168,17 @@ def read_lock(path: Path) -> tuple[Package, ...]:
 
 
 def install(
-    packages: Sequence[Package], channels: Sequence[Channel], prefix: Path, cache: Path
+    packages: Sequence[Package],
+    channels: Sequence[Channel],
+    prefix: Path,
+    cache: Path,
+    *,
+    again: Collection[str],
+    foreign: Collection[str],
 ) -> None:
     """Install `packages` into `prefix`, each from where this machine gets its channel.
 
+    Those with a name in `again` come anew where they are there, and what is `foreign` stays.
     What is fetched is checked against its sha256, what `cache` has against its own; of what lies in
     a folder the caller checks the sha256. Scripts of packages are not run. The first package that
     cannot be had raises `CondaError`.
@@ -183,6 +190,8 @@ def install(
         rattler.install(
             records,
             prefix,
+            reinstall_packages={*again},
+            ignored_packages={*foreign},
             package_cache=rattler.PackageCache.from_layers([validated]),
             platform=rattler.Subdir(SUBDIR),
             execute_link_scripts=False,

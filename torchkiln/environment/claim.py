@@ -8,7 +8,7 @@ import os
 import shutil
 from typing import TYPE_CHECKING
 
-from torchkiln.environment.record import LOCK_FILE
+from torchkiln.environment.record import CONDA_RECORD, LOCK_FILE, RECORD
 from torchkiln.errors import EnvError
 from torchkiln.progress import say
 from torchkiln.store import remove_tree
@@ -80,8 +80,9 @@ def demand_ours(env: Environment) -> None:
 
 
 def clear(env: Environment) -> None:
-    """Remove everything but the lock; the record first, so that no rest of it is trusted."""
-    (env.own / "record.json").unlink(missing_ok=True)
+    """Remove everything but the lock; the records first, so that no rest of it is trusted."""
+    for name in (RECORD, CONDA_RECORD):
+        (env.own / name).unlink(missing_ok=True)
     for entry in env.root.iterdir():
         if entry.is_dir() and not entry.is_symlink():
             remove_tree(entry)

@@ -9,7 +9,7 @@ from torchkiln.environment.claim import claimed, clear, remove
 from torchkiln.environment.compare import compare_versions, contents_digest, installed
 from torchkiln.environment.files import write_own_files
 from torchkiln.environment.installer import find_python, install, make_venv, plain, wheelhouse
-from torchkiln.environment.record import Record, environment, read, write
+from torchkiln.environment.record import CONDA_RECORD, Record, environment, read, write
 from torchkiln.environment.suite import smoke
 from torchkiln.environment.wanted import Platform, locked, resolved, sources, unfit
 from torchkiln.errors import EnvError
@@ -77,6 +77,8 @@ def make(project: Project, variant: Variant, path: Path, options: Options) -> En
     env = environment(path)
     lock = read_environment_lock(project.root, project.catalog, variant)
     with claimed(env) as handle:
+        if not options.recreate:
+            demand_no_conda(env)
         there = None if options.recreate else read(env)
         made = there is None
         if there:
@@ -88,6 +90,13 @@ def make(project: Project, variant: Variant, path: Path, options: Options) -> En
             record = _made(work, lock, options)
         report = smoke(project, env, variant.id, again=made) if options.smoke else None
     return EnvReport(env=env, record=record, made=made, smoke=report)
+
+
+def demand_no_conda(env: Environment) -> None:
+    """Raise `EnvError` where the environment is conda's."""
+    if (env.own / CONDA_RECORD).exists():
+        what = f"there is another environment at this path: {env.shown}"
+        raise EnvError(what, "it is conda's", "./kiln env ... --path FOLDER, or --recreate")
 
 
 def demand_python(env: Environment) -> None:

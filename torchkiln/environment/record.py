@@ -21,6 +21,10 @@ from torchkiln.files import write_atomic
 FORMAT: Final = 1
 """Raised when a change of this module makes older records unreadable."""
 
+RECORD: Final = "record.json"
+CONDA_RECORD: Final = "conda.json"
+"""What `torchkiln.conda` writes in its place."""
+
 LOCK_FILE: Final = ".torchkiln.lock"  # not `.lock`: uv holds that one while it installs
 
 
@@ -101,7 +105,7 @@ def read(env: Environment) -> Record | None:
 
     One of another format, or one that cannot be read, raises `EnvError`.
     """
-    path = env.own / "record.json"
+    path = env.own / RECORD
     try:
         body: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if body.pop("format") != FORMAT:
@@ -116,7 +120,7 @@ def read(env: Environment) -> Record | None:
 def write(env: Environment, record: Record) -> None:
     """Say that the environment is finished, and what it was made from."""
     body = asdict(record) | {"format": FORMAT}
-    write_atomic(env.own / "record.json", json.dumps(body, indent=1, sort_keys=True) + "\n")
+    write_atomic(env.own / RECORD, json.dumps(body, indent=1, sort_keys=True) + "\n")
 
 
 def known(env: Environment) -> Record:
