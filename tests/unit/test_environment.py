@@ -20,7 +20,7 @@ from torchkiln.environment import kernel, make, mend, reports
 from torchkiln.environment.claim import claimed
 from torchkiln.environment.record import LOCK_FILE, environment, read
 from torchkiln.environment.wanted import Platform, resolved
-from torchkiln.errors import ArchiveError, EnvError, SmokeError
+from torchkiln.errors import ArchiveError, EnvError, HostError, SmokeError
 from torchkiln.lockfile import (
     LockedWheel,
     VariantLock,
@@ -398,6 +398,34 @@ def test_a_folder_in_use_is_waited_for(
     assert later.result().made
     assert "waiting for another" in capsys.readouterr().err
     assert (path / LOCK_FILE).exists()
+
+
+def test_too_little_room_is_said_before_anything_is_installed(
+    project: Project, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(make, "TREE_GROWTH", 10**12)
+
+    with pytest.raises(HostError, match="too little disk space") as caught:
+        build(project, path)
+
+    assert "MB are needed, " in caught.value.why
+    assert not path.exists()
+
+
+def test_a_hint_is_a_command_that_works(project: Project, path: Path) -> None:
+    build(project, path, manager="uv")
+    flags = "--cpu --manager uv --path"
+    with pytest.raises(EnvError) as other:
+        build(project, path)
+    assert other.value.hint == f"./kiln env --cpu --path '{path}-new'"
+    (path / "bin/python").unlink()
+    with pytest.raises(EnvError) as gone:
+        mend.check(project, path)
+    assert gone.value.hint == f"./kiln env {flags} '{path}' --recreate"
+    (path / "share/torchkiln/record.json").write_text("{")
+    with pytest.raises(EnvError) as broken:
+        build(project, path, manager="uv")
+    assert broken.value.hint == f"./kiln env {flags} '{path}' --recreate"
 
 
 def test_an_environment_of_conda_is_not_taken_for_an_interrupted_one(

@@ -7,7 +7,7 @@ interrupted is made anew, from packages that are in the cache by then.
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from packaging.version import Version
@@ -72,7 +72,7 @@ def install_environment(
     bootstrap.require_conda()
     packages = locked_packages(project, variant)
     check_machine(variant, packages, rattler.this_machine(project.environ))
-    env = venv.environment(path)
+    env = replace(venv.environment(path), asked=venv.asked(variant, "conda"))
     with claimed(env) as handle:
         made = options.recreate or not _there(project, variant, env)
         if made:
@@ -144,7 +144,7 @@ def _there(project: Project, variant: Variant, env: Environment) -> bool:
         raise CondaError(what, "the lock is another one now", hint)
     if found or venv.read(env):
         what = f"there is another environment at this path: {env.shown}"
-        raise CondaError(what, hint="./kiln env ... --manager conda --path FOLDER, or --recreate")
+        raise CondaError(what, hint=env.elsewhere)
     return False
 
 

@@ -5,6 +5,7 @@ Beside conda's packages stand the locked wheels, where torch comes as one: pip's
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from torchkiln.environment.compare import Comparison, Difference
 from torchkiln.environment.faults import InstalledFile, find_faults
 from torchkiln.environment.make import Work, demand_python
 from torchkiln.environment.mend import CheckReport, RepairReport
-from torchkiln.environment.record import Record
+from torchkiln.environment.record import Record, asked
 from torchkiln.environment.suite import smoke
 from torchkiln.environment.wanted import locked
 from torchkiln.errors import CondaError
@@ -50,6 +51,7 @@ def repair(
     bootstrap.require_conda()
     variant = project.catalog.variant(record.variant)
     packages = locked_packages(project, variant)
+    env = replace(env, asked=asked(variant, "conda"))
     with claimed(env) as handle:
         work = Work(project=project, variant=variant, env=env, handle=handle)
         names = _compare(project, variant, env, packages).names
@@ -63,7 +65,7 @@ def repair(
         left = _compare(project, variant, env, packages).names
         if left:
             what = f"the environment is still not what the lock says: {env.shown}"
-            raise CondaError(what, "\n".join(left), "./kiln env ... --recreate")
+            raise CondaError(what, "\n".join(left), env.recreate)
         describe(project, variant, env, packages)
         records.write(env, records.record_of(project, variant))
         tested = smoke(project, env, variant.id, again=bool(names)) if with_smoke else None

@@ -42,7 +42,7 @@ def read(env: Environment) -> CondaRecord | None:
         return None
     except (OSError, ValueError, TypeError) as error:
         what = f"the record of the environment cannot be read: {env.shown}"
-        raise CondaError(what, str(error), "./kiln env ... --manager conda --recreate") from None
+        raise CondaError(what, str(error), env.recreate) from None
 
 
 def write(env: Environment, record: CondaRecord) -> None:

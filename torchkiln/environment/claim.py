@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shlex
 import shutil
 from typing import TYPE_CHECKING
 
@@ -56,7 +57,7 @@ def _open(env: Environment) -> int:
         return os.open(env.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
         what = f"the environment cannot be written: {env.shown}"
-        hint = "name a folder of your own: ./kiln env ... --path FOLDER"
+        hint = f"./kiln env {env.asked} --path ~/{shlex.quote(env.root.name)}"
         raise EnvError(what, error.strerror or str(error), hint) from error
 
 
@@ -64,7 +65,7 @@ def demand_ours(env: Environment) -> None:
     """Raise `EnvError` unless the folder is ours, empty, or not there; it must stay untouched."""
     if os.pathsep in str(env.root):
         what = f"an environment's path cannot have a `{os.pathsep}`: {env.shown}"
-        raise EnvError(what, "PATH would be cut there", "./kiln env ... --path FOLDER")
+        raise EnvError(what, "PATH would be cut there", env.elsewhere)
     try:
         if not os.path.lexists(env.root) or (env.root.is_dir() and not any(env.root.iterdir())):
             return
@@ -76,7 +77,7 @@ def demand_ours(env: Environment) -> None:
         raise EnvError(what, str(error.strerror)) from None
     what = f"there is something else at this path: {env.shown}"
     why = "it was not made by `./kiln env`, so it is left as it is"
-    raise EnvError(what, why, "name another: ./kiln env ... --path FOLDER")
+    raise EnvError(what, why, env.elsewhere)
 
 
 def clear(env: Environment) -> None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from torchkiln.engine.job import TREE_GROWTH
 from torchkiln.environment.claim import claimed, clear, remove
 from torchkiln.environment.compare import compare_versions, contents_digest, installed
 from torchkiln.environment.files import write_own_files
 from torchkiln.environment.installer import find_python, install, make_venv, plain, wheelhouse
-from torchkiln.environment.record import CONDA_RECORD, Record, environment, read, write
+from torchkiln.environment.record import CONDA_RECORD, Record, asked, environment, read, write
 from torchkiln.environment.suite import smoke
 from torchkiln.environment.wanted import Platform, locked, resolved, sources, unfit
 from torchkiln.errors import EnvError
 from torchkiln.fetch import fetch
+from torchkiln.host import Space, demand, space_faults
 from torchkiln.lockfile import read_environment_lock
 from torchkiln.progress import say
 
@@ -74,7 +76,7 @@ def make(project: Project, variant: Variant, path: Path, options: Options) -> En
     What is there and is not ours, or is of another lock, raises `EnvError` and stays as it is. One
     that was interrupted is made anew.
     """
-    env = environment(path)
+    env = replace(environment(path), asked=asked(variant, options.manager))
     lock = read_environment_lock(project.root, project.catalog, variant)
     with claimed(env) as handle:
         if not options.recreate:
@@ -96,14 +98,14 @@ def demand_no_conda(env: Environment) -> None:
     """Raise `EnvError` where the environment is conda's."""
     if (env.own / CONDA_RECORD).exists():
         what = f"there is another environment at this path: {env.shown}"
-        raise EnvError(what, "it is conda's", "./kiln env ... --path FOLDER, or --recreate")
+        raise EnvError(what, "it is conda's", env.elsewhere)
 
 
 def demand_python(env: Environment) -> None:
     """Raise `EnvError` where the Python is gone that the environment was made from."""
     if not env.interpreter.exists():
         what = f"the Python of the environment is gone: {env.shown}"
-        raise EnvError(what, f"{env.interpreter} leads nowhere", "./kiln env ... --recreate")
+        raise EnvError(what, f"{env.interpreter} leads nowhere", env.recreate)
 
 
 def _demand_same(
@@ -114,7 +116,7 @@ def _demand_same(
     if (there.variant, there.manager) != (variant.id, options.manager):
         what = f"there is another environment at this path: {env.shown}"
         why = f"it is `{there.variant}`, for {there.manager}"
-        raise EnvError(what, why, "./kiln env ... --path FOLDER, or --recreate")
+        raise EnvError(what, why, env.elsewhere)
     pins = there.pins if there.platform else wanted.pins
     differences = compare_versions(env, there.python, pins)
     if there.lock != wanted.lock or differences:
@@ -181,6 +183,7 @@ def fill(work: Work, pins: Sequence[Pin], wanted: Wanted) -> None:
     names = {pin.name for pin in pins}
     wheels = [wheel for wheel in wanted.wheels if wheel.name in names]
     fetch(project.store, wheels, (), project.catalog.indexes, project.environ)
+    _demand_space(env, sum(wheel.size for wheel in wheels))
     say(f"installing {len(wheels)} packages into {env.shown}")
     with wheelhouse(project.store, wheels) as folder:
         source = ["--no-index", "--offline", "--find-links", str(folder)]
@@ -190,6 +193,12 @@ def fill(work: Work, pins: Sequence[Pin], wanted: Wanted) -> None:
             for wheel in wheels:  # uv names the wheel; the store knows what mends it
                 project.store.checked(wheel.sha256, wheel.file)
             raise
+
+
+def _demand_space(env: Environment, packed: int) -> None:
+    """Raise `HostError` where wheels of so many bytes have no room in the environment."""
+    space = Space(path=env.root, size=packed * TREE_GROWTH, hint=f"df -h {env.root.parent}")
+    demand(list(space_faults(space)))
 
 
 def _fill_from_indexes(work: Work, pins: Sequence[Pin]) -> None:

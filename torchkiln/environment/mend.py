@@ -10,7 +10,7 @@ from torchkiln.environment.compare import compare, drop_unrecorded, installed
 from torchkiln.environment.files import own_files, write_own_files
 from torchkiln.environment.installer import plain, uninstall
 from torchkiln.environment.make import Work, contents, demand_python, fill, lacks
-from torchkiln.environment.record import environment, known, write
+from torchkiln.environment.record import asked, environment, known, write
 from torchkiln.environment.suite import smoke
 from torchkiln.environment.wanted import Wanted, lock_digest, locked
 from torchkiln.errors import EnvError
@@ -46,21 +46,19 @@ class RepairReport:
 
 def check(project: Project, path: Path) -> CheckReport:
     """Compare the environment at `path` with its lock; one that is not ours raises `EnvError`."""
-    env = environment(path)
-    record = known(env)
+    env, record = _known(project, path)
     demand_python(env)
-    variant, wanted = _wanted(project, record)
+    variant, wanted = _wanted(project, env, record)
     found = _compared(project, env, record, variant, wanted)
     return CheckReport(env=env, variant=variant.id, comparison=found)
 
 
 def repair(project: Project, path: Path, *, with_smoke: bool = True) -> RepairReport:
     """Mend what differs from the lock, and nothing else; what then differs still is `EnvError`."""
-    env = environment(path)
-    record = known(env)
+    env, record = _known(project, path)
     demand_python(env)
     with claimed(env) as handle:
-        variant, wanted = _wanted(project, record)
+        variant, wanted = _wanted(project, env, record)
         names = _compared(project, env, record, variant, wanted).names
         pins = [pin for pin in wanted.pins if pin.name in names]
         there = installed(env, record.python)
@@ -77,13 +75,20 @@ def repair(project: Project, path: Path, *, with_smoke: bool = True) -> RepairRe
         left = _compared(project, env, now, variant, wanted)
         if left.differences:
             what = f"the environment is still not what the lock says: {env.shown}"
-            raise EnvError(what, "\n".join(left.names), "./kiln env ... --recreate")
+            raise EnvError(what, "\n".join(left.names), env.recreate)
         write(env, now)
         tested = smoke(project, env, now.variant, again=bool(names)) if with_smoke else None
     return RepairReport(env=env, mended=tuple(names), smoke=tested)
 
 
-def _wanted(project: Project, record: Record) -> tuple[Variant, Wanted]:
+def _known(project: Project, path: Path) -> tuple[Environment, Record]:
+    """Return the environment at `path`, which must be ours and finished, and its record."""
+    record = known(environment(path))
+    words = asked(project.catalog.variant(record.variant), record.manager)
+    return replace(environment(path), asked=words), record
+
+
+def _wanted(project: Project, env: Environment, record: Record) -> tuple[Variant, Wanted]:
     """Return the variant of a record, and what its lock wants of the environment today."""
     variant = project.catalog.variant(record.variant)
     lock = read_environment_lock(project.root, project.catalog, variant)
@@ -91,7 +96,7 @@ def _wanted(project: Project, record: Record) -> tuple[Variant, Wanted]:
         return variant, locked(lock, lacks(record.manager))
     if record.lock != lock_digest(lock):
         what = f"the lock of `{variant.id}` has changed, and this platform is not in it"
-        raise EnvError(what, f"it is {record.platform}", "./kiln env ... --recreate")
+        raise EnvError(what, f"it is {record.platform}", env.recreate)
     return variant, Wanted(pins=record.pins, lock=record.lock, platform=record.platform)
 
 

@@ -11,12 +11,17 @@ one that is somebody else's.
 from __future__ import annotations
 
 import json
+import os
+import shlex
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from torchkiln.errors import EnvError
 from torchkiln.files import write_atomic
+
+if TYPE_CHECKING:
+    from torchkiln.catalog import Variant
 
 FORMAT: Final = 1
 """Raised when a change of this module makes older records unreadable."""
@@ -64,9 +69,13 @@ class Record:
 
 @dataclass(frozen=True)
 class Environment:
-    """An environment at `root` (absolute): where things lie in it."""
+    """An environment at `root` (absolute): where things lie in it.
+
+    `asked` is by which flags it was or would be made, for hints: `--cuda 117 --manager uv`.
+    """
 
     root: Path
+    asked: str = "--cpu"
 
     @property
     def interpreter(self) -> Path:
@@ -94,10 +103,26 @@ class Environment:
         here = Path.cwd()
         return str(self.root.relative_to(here) if self.root.is_relative_to(here) else self.root)
 
+    @property
+    def recreate(self) -> str:
+        """Return the command that makes it anew."""
+        return f"./kiln env {self.asked} --path {shlex.quote(self.shown)} --recreate"
+
+    @property
+    def elsewhere(self) -> str:
+        """Return the command that makes another one beside it."""
+        name = self.shown.replace(os.pathsep, "-")
+        return f"./kiln env {self.asked} --path {shlex.quote(f'{name}-new')}"
+
 
 def environment(path: Path) -> Environment:
     """Return the environment that lies or will lie at `path`."""
     return Environment(root=Path.cwd() / path)
+
+
+def asked(variant: Variant, manager: str) -> str:
+    """Return the flags that name a variant and a manager."""
+    return variant.flag if manager == "pip" else f"{variant.flag} --manager {manager}"
 
 
 def read(env: Environment) -> Record | None:
@@ -130,9 +155,9 @@ def known(env: Environment) -> Record:
         return record
     if env.lock_file.exists():
         what = f"the environment is not finished: {env.shown}"
-        raise EnvError(what, "making it was interrupted", "run the command that made it again")
+        raise EnvError(what, "making it was interrupted", env.recreate)
     what = f"no environment of Torchkiln's: {env.shown}"
-    raise EnvError(what, hint=f"./kiln env --cpu --path {env.shown}")
+    raise EnvError(what, hint=f"./kiln env --cpu --path {shlex.quote(env.shown)}")
 
 
 def _pins(entries: list[dict[str, Any]]) -> tuple[Pin, ...]:
@@ -144,4 +169,4 @@ def _pins(entries: list[dict[str, Any]]) -> tuple[Pin, ...]:
 
 def _unreadable(env: Environment, why: str) -> tuple[str, str, str]:
     what = f"the record of the environment cannot be read: {env.shown}"
-    return what, why, "make it anew: ./kiln env ... --recreate"
+    return what, why, env.recreate
