@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -37,4 +38,15 @@ def output(sandbox: Sandbox, script: str) -> str:
     return done.stdout.decode()
 
 
+def may_mount() -> bool:
+    """Tell whether a user namespace with a mount of its own can be had."""
+    if not shutil.which("unshare"):
+        return False
+    command = ["unshare", "-rm", "mount", "-t", "tmpfs", "none", "/mnt"]
+    return not subprocess.run(command, check=False, capture_output=True).returncode
+
+
+needs_mounts = pytest.mark.skipif(
+    not may_mount(), reason="`unshare -rm mount -t tmpfs` does not work here"
+)
 needs_sandbox = pytest.mark.skipif(not works(), reason="user namespaces do not work here")

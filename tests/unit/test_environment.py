@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-import resource
 import shutil
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from package_index import index, pip_wheel, wheel
+from sandboxes import PYTHONPATH, needs_mounts
 from servers import serving
 
 from torchkiln.catalog import Base, Catalog, Variant
@@ -34,8 +36,6 @@ from torchkiln.pipeline import Project
 from torchkiln.store import Store
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from torchkiln.environment.make import EnvReport
 
 CPU = Variant(id="cpu", torch="2.13.0", cuda=None, index=None, packages=("numpy", "pip"))
@@ -105,21 +105,26 @@ KERNEL = a_wheel(
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     """A project with one locked variant, its wheels in the store, and a suite."""
+    made = a_project(tmp_path)
+    (made.root / "smoke").mkdir(parents=True)
+    (made.root / "smoke/__main__.py").write_text(SUITE)
+    relock(made, WHEELS)
+    return made
+
+
+def a_project(tmp_path: Path) -> Project:
+    """Return a project with a store, both below `tmp_path`."""
     catalog = Catalog(
         base=Base(release="bookworm", python="3.11", packages=()),
         indexes={},
         variants=(CPU, CUDA),
     )
-    made = Project(
+    return Project(
         root=tmp_path / "project",
         catalog=catalog,
         store=Store(tmp_path / "store"),
         environ={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
     )
-    (made.root / "smoke").mkdir(parents=True)
-    (made.root / "smoke/__main__.py").write_text(SUITE)
-    relock(made, WHEELS)
-    return made
 
 
 def relock(project: Project, wheels: tuple[LockedWheel, ...], platform: str = "here") -> None:
@@ -264,15 +269,37 @@ def test_a_wheel_that_was_changed_in_the_store_is_refused_and_nothing_stays(
     assert not path.exists()
 
 
-def test_where_nothing_more_can_be_written_nothing_stays(project: Project, path: Path) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
-    try:
-        with pytest.raises(EnvError):
-            build(project, path)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert not path.exists()
+IN_SMALL_TMPFS = 'mount -t tmpfs -o size=6m none "$1" && shift && exec "$@"'
+
+
+@needs_mounts
+def test_on_a_full_disk_nothing_stays(project: Project, tmp_path: Path) -> None:
+    """Pip alone takes more than there is; without it there is room, which is the control."""
+    small = tmp_path / "small"
+    small.mkdir()
+    program = f"import test_environment as t; t.fill_up({str(tmp_path)!r}, {str(small)!r})"
+    command = ["unshare", "-rm", "sh", "-c", IN_SMALL_TMPFS, "sh", str(small)]
+    assert project.store.root == tmp_path / "store"
+    subprocess.run(
+        [*command, sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": PYTHONPATH},
+        check=True,
+    )
+
+
+def fill_up(folder: str, small: str) -> None:
+    """Make an environment that has room, and one that has none."""
+    made, place = a_project(Path(folder)), Path(small)
+    relock(made, (NUMPY, WHEELS[2]))
+    build(made, place / "one")
+    shutil.rmtree(place / "one")
+    relock(made, WHEELS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(make, "TREE_GROWTH", 0)  # else it is refused before anything is written
+        with pytest.raises(EnvError) as caught:
+            build(made, place / "two")
+    assert "No space left on device" in caught.value.why
+    assert not [*place.iterdir()]
 
 
 def test_a_bad_verdict_is_an_error_and_the_environment_stays(project: Project, path: Path) -> None:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from sandboxes import PYTHONPATH
+from sandboxes import PYTHONPATH, needs_mounts
 
 from torchkiln.errors import ArchiveError, StoreError
 from torchkiln.store import Store, default_root, remove_tree
@@ -256,15 +255,7 @@ print(list(store.root.glob("tmp/*")))
 IN_SMALL_TMPFS = 'mount -t tmpfs -o size=1m none "$1" && shift && exec "$@"'
 
 
-def may_mount() -> bool:
-    """Tell whether a user namespace with a mount of its own can be had."""
-    if not shutil.which("unshare"):
-        return False
-    command = ["unshare", "-rm", "mount", "-t", "tmpfs", "none", "/mnt"]
-    return not subprocess.run(command, check=False, capture_output=True).returncode
-
-
-@pytest.mark.skipif(not may_mount(), reason="`unshare -rm mount -t tmpfs` does not work here")
+@needs_mounts
 def test_full_disk_is_a_store_error_and_names_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "small"
     folder.mkdir()
