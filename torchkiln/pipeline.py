@@ -10,6 +10,7 @@ from torchkiln import catalog as catalogs
 from torchkiln import host, layer_cache
 from torchkiln.base import build_base
 from torchkiln.ci import matrix
+from torchkiln.conda.spec import conda_spec
 from torchkiln.dockerfile import image_facts
 from torchkiln.engine import kiln
 from torchkiln.engine.job import BASE_GROWTH, Job, needed_inputs, space_needed
@@ -130,13 +131,17 @@ def rendered(project: Project) -> dict[str, str]:
     A variant without a lock has none: its wheels may be out of reach from where the others are
     locked.
     """
-    base = project.catalog.base
+    catalog, base = project.catalog, project.catalog.base
     base_lock = read_base_lock(project.root, base)
     variants, locks = locked_variants(project), _locks(project)
     facts = {
         variant.id: image_facts(base, variant, locks[variant.id], base_lock) for variant in variants
     }
-    files = render(project.root, project.catalog, locks, facts)
+    specs = {
+        variant.id: conda_spec(variant, read_environment_lock(project.root, catalog, variant))
+        for variant in variants
+    }
+    files = render(project.root, catalog, locks, facts, specs)
     return files | render_workflows(project.root, matrix(variants, locks, base_lock))
 
 

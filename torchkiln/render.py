@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Final
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from torchkiln.ci import RUNNER
-from torchkiln.conda.spec import conda_spec
 from torchkiln.dockerfile import (
     BAKE_FILE,
     REQUIREMENTS,
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
 
     from torchkiln.catalog import Catalog, Variant
     from torchkiln.ci import Matrix
+    from torchkiln.conda.spec import CondaSpec
     from torchkiln.dockerfile import ImageFacts
     from torchkiln.lockfile import VariantLock
 
@@ -43,11 +43,12 @@ def render(
     catalog: Catalog,
     locks: Mapping[str, VariantLock],
     facts: Mapping[str, ImageFacts],
+    specs: Mapping[str, CondaSpec],
 ) -> dict[str, str]:
     """Return the text of every rendered file by its path under `root`.
 
-    `locks` and `facts` are by variant id, of the variants that are locked; `root` is read for
-    `templates/` and the version of `installer` alone.
+    `locks`, `facts` and `specs` are by variant id, of the variants that are locked; `root` is read
+    for `templates/` and the version of `installer` alone.
     """
     jinja = templates(root / "templates")
 
@@ -66,7 +67,7 @@ def render(
         files |= {
             f"envs/{variant.id}/requirements.txt": fill("requirements.txt.j2", **common, **wheels),
             f"envs/{variant.id}/environment.yml": fill(
-                "environment.yml.j2", **common, spec=conda_spec(variant, lock)
+                "environment.yml.j2", **common, spec=specs[variant.id]
             ),
             f"images/{variant.id}/Dockerfile": fill("Dockerfile.j2", **common, **image),
         }

@@ -8,7 +8,7 @@ import io
 import json
 import sys
 import tarfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,8 @@ from torchkiln.lockfile import (
     LockedWheel,
     VariantLock,
     dump,
+    kernel_inputs,
+    kernel_lock_path,
     variant_inputs,
     variant_lock_path,
 )
@@ -182,6 +184,7 @@ FORGE = (
         for version in ("2023.2.0", "2024.2.2")
     ),
     _pure("matplotlib", "3.11.2", "numpy"),
+    _pure("ipykernel", "7.3.0"),
     _pure("pip", "26.3"),
 )
 # The channel that has ended: builds are told apart by a package of which there is one at a time.
@@ -256,20 +259,25 @@ def cpu(**changes: object) -> Variant:
 VERSIONS = {"matplotlib": "3.11.2", "numpy": "2.4.5", "pip": "26.3"}
 
 
+def _locked(name: str, version: str) -> LockedWheel:
+    return LockedWheel(name=name, version=version, file="", size=1, sha256="0" * 64)
+
+
+KERNEL = (_locked("ipykernel", "7.3.0"),)
+
+
 def make_project(
     folder: Path,
     channels: Path,
     *variants: Variant,
     wheels: Sequence[LockedWheel] = (),
+    kernel: Sequence[LockedWheel] = KERNEL,
     versions: dict[str, str] = VERSIONS,
 ) -> Project:
     """Return a project in `folder` whose variants are locked, and whose conda is set up."""
     base = Base(release="bookworm", python=PYTHON, packages=())
     catalog = Catalog(base=base, indexes={}, variants=variants)
-    made = tuple(
-        LockedWheel(name=name, version=version, file="", size=1, sha256="0" * 64)
-        for name, version in versions.items()
-    )
+    made = tuple(_locked(*one) for one in versions.items())
     for variant in variants:
         lock = VariantLock(
             variant=variant.id,
@@ -280,5 +288,7 @@ def make_project(
         path = variant_lock_path(folder, variant.id)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(dump(lock), encoding="utf-8")
+        beside = replace(lock, inputs=kernel_inputs(lock), wheels=tuple(kernel))
+        kernel_lock_path(folder, variant.id).write_text(dump(beside), encoding="utf-8")
     environ = {"CONDA_CHANNEL_ALIAS": channels.as_uri(), "HOME": str(folder)}
     return Project(root=folder, catalog=catalog, store=Store(folder / "store"), environ=environ)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from torchkiln.catalog import Base, Catalog, Variant
+from torchkiln.conda.spec import conda_spec
 from torchkiln.config import ImageConfig
 from torchkiln.contents import Contents, ImageFile, ImageFolder, ImageLink
 from torchkiln.dockerfile import ImageFacts
@@ -67,8 +69,15 @@ LOCKS = {
 }
 
 
+KERNEL = lock("kernel", ("ipykernel", "7.3.0", "default")).wheels
+SPECS = {
+    one.id: conda_spec(one, replace(LOCKS[one.id], wheels=(*LOCKS[one.id].wheels, *KERNEL)))
+    for one in CATALOG.variants
+}
+
+
 def rendered() -> dict[str, str]:
-    return render(ROOT, CATALOG, LOCKS, {"cpu": FACTS, "cu117": FACTS})
+    return render(ROOT, CATALOG, LOCKS, {"cpu": FACTS, "cu117": FACTS}, SPECS)
 
 
 def dockerfile(variant: str = "cpu") -> str:

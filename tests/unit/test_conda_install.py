@@ -33,6 +33,7 @@ from torchkiln.conda.install import Options, install_environment
 from torchkiln.conda.lock import lock_environment
 from torchkiln.environment.make import demand_no_conda
 from torchkiln.errors import CondaError, EnvError, SmokeError
+from torchkiln.lockfile import dump, kernel_inputs, kernel_lock_path, read_variant_lock
 from torchkiln.pipeline import open_project
 from torchkiln.sandbox import bubblewrap
 
@@ -254,17 +255,29 @@ def test_what_is_there_stays_as_it_is(tmp_path: Path, channels: Path) -> None:
 
 def test_wheels_are_installed_where_no_channel_has_torch(tmp_path: Path, channels: Path) -> None:
     """They come from the lock, by their hashes, into the prefix and nowhere else."""
-    made = Draft()
-    data = made.pack()
-    variant = cpu(torch="2.99.0", packages=())
-    project = make_project(tmp_path, channels, variant, wheels=[made.locked(data)])
-    project.store.put(data)
-    lock_environment(project, variant)
+    project = with_wheels(tmp_path, channels)
+    variant = project.catalog.variant("cpu")
 
     install_environment(project, variant, tmp_path / "env", UNTRIED)
 
-    command = [str(tmp_path / "env/bin/python"), "-c", "import demo; print(demo.__file__)"]
-    assert str(tmp_path / "env") in subprocess.check_output(command, text=True)
+    program = "import demo, ipykernel; print(demo.__file__, ipykernel.__file__)"
+    said = subprocess.check_output([str(tmp_path / "env/bin/python"), "-c", program], text=True)
+    assert said.count(str(tmp_path / "env")) == 2
+
+
+def test_wheels_that_were_locked_anew_make_it_another_environment(
+    tmp_path: Path, channels: Path
+) -> None:
+    project = with_wheels(tmp_path, channels)
+    variant = project.catalog.variant("cpu")
+    install_environment(project, variant, tmp_path / "env", UNTRIED)
+    assert not install_environment(project, variant, tmp_path / "env", UNTRIED).made
+    lock = read_variant_lock(tmp_path, project.catalog, variant)
+    beside = replace(lock, inputs=kernel_inputs(lock), wheels=())
+    kernel_lock_path(tmp_path, "cpu").write_text(dump(beside))
+
+    with pytest.raises(CondaError, match="the environment is not what the lock says"):
+        install_environment(project, variant, tmp_path / "env", UNTRIED)
 
 
 def test_a_suite_that_fails_is_an_error_and_the_environment_stays(
@@ -293,9 +306,13 @@ def test_the_suite_is_promised_what_conda_promises(tmp_path: Path, channels: Pat
     installs.describe(project, cpu(), done.env, done.packages)
 
     said = json.loads((done.env.own / "image.json").read_text())
-    assert {"matplotlib": "3.11.2", "numpy": "2.4.5", "pip": "26.3", "torch": "2.13.0.post100"} == {
-        one["name"]: one["version"] for one in said["lock"]["wheels"]
-    }
+    assert {
+        "ipykernel": "7.3.0",
+        "matplotlib": "3.11.2",
+        "numpy": "2.4.5",
+        "pip": "26.3",
+        "torch": "2.13.0.post100",
+    } == {one["name"]: one["version"] for one in said["lock"]["wheels"]}
 
 
 def test_what_differs_is_said_by_package_and_mended_alone(tmp_path: Path, channels: Path) -> None:
@@ -357,6 +374,19 @@ def test_another_build_is_a_difference(tmp_path: Path, channels: Path) -> None:
     assert not install_environment(project, cuda(), env.root, UNTRIED).made
 
 
+def with_wheels(folder: Path, channels: Path) -> Project:
+    """Return a project with a locked variant of which no channel has the torch."""
+    drafts = Draft(), Draft(name="ipykernel", members={"ipykernel/__init__.py": b""})
+    packed = [one.pack() for one in drafts]
+    demo, kernel = (one.locked(data) for one, data in zip(drafts, packed, strict=True))
+    variant = cpu(torch="2.99.0", packages=())
+    project = make_project(folder, channels, variant, wheels=[demo], kernel=[kernel])
+    for data in packed:
+        project.store.put(data)
+    lock_environment(project, variant)
+    return project
+
+
 def checked(project: Project, env: Environment) -> Comparison:
     """Compare the CPU environment with its lock."""
     return mend.check(project, env, there(env)).comparison
@@ -377,12 +407,8 @@ def there(env: Environment) -> record.CondaRecord:
 def test_wheels_beside_condas_packages_are_compared_and_mended_too(
     tmp_path: Path, channels: Path
 ) -> None:
-    made = Draft()
-    data = made.pack()
-    variant = cpu(torch="2.99.0", packages=())
-    project = make_project(tmp_path, channels, variant, wheels=[made.locked(data)])
-    project.store.put(data)
-    lock_environment(project, variant)
+    project = with_wheels(tmp_path, channels)
+    variant = project.catalog.variant("cpu")
     env = install_environment(project, variant, tmp_path / "env", UNTRIED).env
     site = env.site(PYTHON)
     assert not checked(project, env).differences

@@ -4,14 +4,17 @@ from torchkiln.catalog import Variant
 from torchkiln.conda.spec import Companion, CondaSpec, conda_spec, source
 from torchkiln.lockfile import LockedWheel, VariantLock
 
+KERNEL = "ipykernel=7.3.0"
+
 
 def spec(torch: str, cuda: str | None, **locked: str) -> CondaSpec:
     """Return the environment of a variant whose companions are locked to `locked`."""
+    locked = {"ipykernel": "7.3.0", **locked}
     wheels = tuple(
         LockedWheel(name=name, version=version, file="", size=1, sha256="0" * 64)
         for name, version in locked.items()
     )
-    packages = tuple(reversed(locked))
+    packages = tuple(reversed([name for name in locked if name != "ipykernel"]))
     variant = Variant(id="v", torch=torch, cuda=cuda, index=None, packages=packages)
     return conda_spec(variant, VariantLock(variant="v", inputs="", python="3.11", wheels=wheels))
 
@@ -21,6 +24,7 @@ def test_an_old_cuda_build_comes_from_the_pytorch_channel() -> None:
         channels=("pytorch", "nvidia", "conda-forge", "nodefaults"),
         core=("python=3.11", "pytorch=2.0.1=*_cuda11.7_*", "pytorch-cuda=11.7", "mkl<2024.1"),
         companions=(
+            Companion(name="ipykernel", version="7.3.0", allowed=""),
             Companion(name="numpy", version="1.26.4", allowed=""),
             Companion(name="torchvision", version="0.15.2", allowed=""),
         ),
@@ -32,7 +36,7 @@ def test_an_old_cuda_build_comes_from_the_pytorch_channel() -> None:
 
 
 def test_an_old_cpu_build_comes_from_the_pytorch_channel() -> None:
-    assert ("python=3.11", "pytorch=2.0.1=*_cpu_*", "cpuonly", "mkl<2024.1") == (
+    assert ("python=3.11", "pytorch=2.0.1=*_cpu_*", "cpuonly", "mkl<2024.1", KERNEL) == (
         spec("2.0.1", None).dependencies
     )
 
@@ -41,13 +45,15 @@ def test_a_new_cpu_build_comes_from_conda_forge() -> None:
     found = spec("2.13.0", None, pip="26.3")
 
     assert ("conda-forge", "nodefaults") == found.channels
-    assert ("python=3.11", "pytorch=2.13.0=cpu*", "pip=26.3") == found.dependencies
+    assert ("python=3.11", "pytorch=2.13.0=cpu*", KERNEL, "pip=26.3") == found.dependencies
 
 
 def test_a_new_cuda_build_comes_from_conda_forge_and_asks_for_its_driver() -> None:
     found = spec("2.13.0", "13.0")
 
-    assert ("python=3.11", "pytorch=2.13.0=cuda130*", "cuda-version=13.0") == found.dependencies
+    assert ("python=3.11", "pytorch=2.13.0=cuda130*", "cuda-version=13.0", KERNEL) == (
+        found.dependencies
+    )
     assert "13.0" == found.needs_driver
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from rendering import CATALOG, CPU, FACTS, LOCKS, ROOT, rendered
+from rendering import CATALOG, CPU, FACTS, LOCKS, ROOT, SPECS, rendered
 from uv import find_uv_bin
 
 from torchkiln.dockerfile import ImageFacts
@@ -72,7 +72,7 @@ def test_the_bytes_do_not_depend_on_the_order_of_what_goes_in() -> None:
     locks = {name: replace(one, wheels=tuple(reversed(one.wheels))) for name, one in LOCKS.items()}
 
     assert rendered() == render(
-        ROOT, replace(CATALOG, base=base), locks, {"cpu": facts, "cu117": facts}
+        ROOT, replace(CATALOG, base=base), locks, {"cpu": facts, "cu117": facts}, SPECS
     )
 
 
@@ -215,7 +215,7 @@ def test_pip_and_uv_install_each_wheel_from_its_own_index(
     catalog = replace(CATALOG, indexes={"pt": f"{indexes}/pt"}, variants=(CPU,))
     requirements = tmp_path / "requirements.txt"
     requirements.write_text(
-        render(ROOT, catalog, locks, {"cpu": FACTS})["envs/cpu/requirements.txt"]
+        render(ROOT, catalog, locks, {"cpu": FACTS}, SPECS)["envs/cpu/requirements.txt"]
     )
     target = tmp_path / "target"
     subprocess.run(

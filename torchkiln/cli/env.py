@@ -69,12 +69,10 @@ def env_(
         raise EnvError(what, hint="./kiln env --cpu --manager pip")
     project, variant = selected(cpu, cuda)
     if manager == "conda":
-        if jupyter:
-            what = "a conda environment has no kernel for Jupyter"
-            raise EnvError(what, hint=f"./kiln env {variant.flag} --jupyter")
         how = conda.Options(recreate=recreate, smoke=smoke)
         done = conda.install_environment(project, variant, _place(path, variant, manager), how)
-        print(as_json(conda.as_json(done)) if json else conda.shown(done))
+        name = kernel.register(done.env, variant, project.environ) if jupyter else ""
+        print(as_json(conda.as_json(done) | {"kernel": name}) if json else conda.shown(done, name))
         return
     options = make.Options(manager=manager, recreate=recreate, smoke=smoke)
     made = make.make(project, variant, _place(path, variant, manager), options)

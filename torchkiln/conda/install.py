@@ -25,7 +25,7 @@ from torchkiln.environment.make import Work
 from torchkiln.environment.suite import smoke
 from torchkiln.errors import CondaError
 from torchkiln.files import write_atomic
-from torchkiln.lockfile import LockedWheel, VariantLock, read_variant_lock
+from torchkiln.lockfile import LockedWheel, VariantLock, read_environment_lock
 from torchkiln.reports import smoke_lines
 
 if TYPE_CHECKING:
@@ -94,11 +94,15 @@ def locked_packages(project: Project, variant: Variant) -> tuple[Package, ...]:
     return packages
 
 
-def shown(done: Installed) -> str:
-    """Return what was made, what the suite said, and how it is activated, for people."""
+def shown(done: Installed, kernel: str = "") -> str:
+    """Return what was made, what the suite said, and how it is activated, for people.
+
+    `kernel` is the name by which the user's Jupyter lists it.
+    """
     made = "made" if done.made else "it was there"
     lines = [f"{done.env.root}: {len(done.packages)} conda packages, {made}"]
     lines += smoke_lines(done.smoke)
+    lines += [f"your Jupyter lists it as {kernel}"] if kernel else []
     return "\n".join([*lines, "", f"conda activate {shlex.quote(str(done.env.root))}"])
 
 
@@ -118,7 +122,7 @@ def describe(
     project: Project, variant: Variant, env: Environment, packages: Sequence[Package]
 ) -> None:
     """Write what the smoke suite compares the environment with."""
-    lock = read_variant_lock(project.root, project.catalog, variant)
+    lock = read_environment_lock(project.root, project.catalog, variant)
     spec = read_spec(project, variant)
     if not spec.pip:
         names = {"pytorch": "torch", **{one.name: one.name for one in spec.companions}}
@@ -152,7 +156,7 @@ def _fill(work: Work, packages: Sequence[Package]) -> None:
     project, variant, env = work.project, work.variant, work.env
     put_packages(project, variant, env, packages)
     if read_spec(project, variant).pip:
-        put_wheels(work, read_variant_lock(project.root, project.catalog, variant))
+        put_wheels(work, read_environment_lock(project.root, project.catalog, variant))
     describe(project, variant, env, packages)
     record.write(env, record.record_of(project, variant))
 

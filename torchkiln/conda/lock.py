@@ -19,7 +19,7 @@ from torchkiln.conda.solve import Problem, Solution, solve, table_of
 from torchkiln.conda.spec import conda_spec
 from torchkiln.errors import CondaError, LockError
 from torchkiln.files import write_atomic
-from torchkiln.lockfile import digest, read_variant_lock
+from torchkiln.lockfile import digest, read_environment_lock
 from torchkiln.progress import say
 from torchkiln.reports import megabytes
 from torchkiln.resolve import glibc_minor
@@ -84,7 +84,7 @@ def lock_environment(project: Project, variant: Variant) -> CondaLock:
 
 def read_spec(project: Project, variant: Variant) -> CondaSpec:
     """Return what the environment is made from, by the variant's lock."""
-    return conda_spec(variant, read_variant_lock(project.root, project.catalog, variant))
+    return conda_spec(variant, read_environment_lock(project.root, project.catalog, variant))
 
 
 def channels_of(project: Project, spec: CondaSpec) -> tuple[Channel, ...]:

@@ -24,7 +24,7 @@ from torchkiln.environment.record import Record, asked
 from torchkiln.environment.suite import smoke
 from torchkiln.environment.wanted import locked
 from torchkiln.errors import CondaError
-from torchkiln.lockfile import read_variant_lock
+from torchkiln.lockfile import read_environment_lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -61,7 +61,7 @@ def repair(
             put_packages(project, variant, env, packages, wrong)
         if _wheels(project, variant).intersection(names):
             demand_python(env)
-            put_wheels(work, read_variant_lock(project.root, project.catalog, variant), names)
+            put_wheels(work, read_environment_lock(project.root, project.catalog, variant), names)
         left = _compare(project, variant, env, packages).names
         if left:
             what = f"the environment is still not what the lock says: {env.shown}"
@@ -76,7 +76,8 @@ def _wheels(project: Project, variant: Variant) -> set[str]:
     """Return the names of the wheels in the environment; they are in nobody's place but pip's."""
     if not read_spec(project, variant).pip:
         return set()
-    return {one.name for one in read_variant_lock(project.root, project.catalog, variant).wheels}
+    lock = read_environment_lock(project.root, project.catalog, variant)
+    return {one.name for one in lock.wheels}
 
 
 def _compare(
@@ -130,7 +131,7 @@ def _files(env: Environment, record: dict[str, Any]) -> Iterator[InstalledFile]:
 
 def _distributions(project: Project, variant: Variant, env: Environment) -> Comparison:
     """Compare the wheels with the lock; what conda brought is no foreign distribution."""
-    lock = read_variant_lock(project.root, project.catalog, variant)
+    lock = read_environment_lock(project.root, project.catalog, variant)
     pins = locked(lock, frozenset()).pins if _wheels(project, variant) else ()
     made = Record(variant=variant.id, manager="conda", lock="", python=lock.python, pins=pins)
     found = distributions.compare(env, made, pins, {})

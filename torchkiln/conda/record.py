@@ -6,11 +6,11 @@ import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from torchkiln.conda.lock import lock_path
+from torchkiln.conda.lock import lock_path, read_spec
 from torchkiln.environment.record import CONDA_RECORD
 from torchkiln.errors import CondaError
 from torchkiln.files import write_atomic
-from torchkiln.lockfile import digest, read_variant_lock
+from torchkiln.lockfile import digest, read_environment_lock
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,6 +52,8 @@ def write(env: Environment, record: CondaRecord) -> None:
 
 def record_of(project: Project, variant: Variant) -> CondaRecord:
     """Return what an environment of `variant` would be made from today."""
-    lock = read_variant_lock(project.root, project.catalog, variant)
+    lock = read_environment_lock(project.root, project.catalog, variant)
     text = lock_path(project, variant).read_text(encoding="utf-8")
-    return CondaRecord(variant=variant.id, lock=digest([text, lock.inputs]))
+    # Where torch comes from a channel, so does the rest: the wheels may be other ones by now.
+    wheels = [wheel.sha256 for wheel in lock.wheels] if read_spec(project, variant).pip else []
+    return CondaRecord(variant=variant.id, lock=digest([text, wheels]))

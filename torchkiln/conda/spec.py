@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Final, Literal
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from torchkiln.lockfile import KERNEL
+
 if TYPE_CHECKING:
     from torchkiln.catalog import Variant
     from torchkiln.lockfile import VariantLock
@@ -97,6 +99,7 @@ def source(torch: str, cuda: str | None) -> Source:
 def conda_spec(variant: Variant, lock: VariantLock) -> CondaSpec:
     """Return the environment of `variant`: torch from its channel, companions as locked.
 
+    `lock` is that of an environment, a kernel for Jupyter included (`read_environment_lock`).
     torch is named with its build string, so that no solver takes the CPU build in its stead.
     """
     where = source(variant.torch, variant.cuda)
@@ -124,8 +127,9 @@ def conda_spec(variant: Variant, lock: VariantLock) -> CondaSpec:
 
 
 def _companions(variant: Variant, lock: VariantLock) -> tuple[Companion, ...]:
-    """Return the catalog's packages as they are locked, by name."""
-    asked = {canonicalize_name(one.name): one for one in map(Requirement, variant.packages)}
+    """Return the catalog's packages and the kernel for Jupyter as they are locked, by name."""
+    every = map(Requirement, (*variant.packages, *KERNEL))
+    asked = {canonicalize_name(one.name): one for one in every}
     return tuple(
         Companion(
             name=name,
