@@ -381,6 +381,7 @@ def test_podman_has_what_kiln_has(podman_kiln: Kiln) -> None:
     assert done.stdout.startswith("the same: ")
 
 
+@pytest.mark.slow
 def test_podmans_socket_does_for_dockers(
     podman_kiln: Kiln, cpu_in_podman: tuple[Engine, str]
 ) -> None:

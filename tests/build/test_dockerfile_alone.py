@@ -83,17 +83,9 @@ def test_the_dockerfile_alone_gives_an_image_that_works(docker: Engine, kiln: Ki
     }
 
 
+@pytest.mark.slow
 def test_without_its_suite_the_image_works_too(docker: Engine) -> None:
-    docker(
-        "buildx",
-        "build",
-        "--load",
-        "--network",
-        "host",
-        "--tag",
-        "alone:cpu",
-        str(PROJECT / "images/cpu"),
-    )
+    _build(docker)
 
     said = docker.run("alone:cpu", "python", "-c", "import torch; print(torch.ones(2).sum())")
 

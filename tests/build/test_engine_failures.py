@@ -97,18 +97,28 @@ def test_a_command_line_without_buildx_says_what_to_install(
     assert "hint: sudo apt-get install docker-buildx-plugin" in message
 
 
-def test_an_engine_that_is_too_old_cannot_build_but_can_load(kiln: Kiln, scratch: Path) -> None:
+@pytest.fixture
+def old_engine(scratch: Path) -> Iterator[Engine]:
+    """A Docker engine from before 23."""
     require_buildx()
     program = dockerds(lambda version: version < 23)
     with Dockerd(folder=scratch, program=program).running() as engine:
-        old = at(kiln, engine.command[-1])
-        message = refused(old(*BUILD))
-        loaded = old(*LOAD)
+        yield engine
 
-        assert "is too old to build the Dockerfile" in message
-        assert "Docker 23 or newer" in message
-        assert loaded.returncode == 0, loaded.stderr
-        assert "torchkiln:cpu" in engine("images", "--format", "{{.Repository}}:{{.Tag}}")
+
+def test_an_engine_that_is_too_old_cannot_build(kiln: Kiln, old_engine: Engine) -> None:
+    message = refused(at(kiln, old_engine.command[-1])(*BUILD))
+
+    assert "is too old to build the Dockerfile" in message
+    assert "Docker 23 or newer" in message
+
+
+@pytest.mark.slow
+def test_an_engine_that_is_too_old_can_load(kiln: Kiln, old_engine: Engine) -> None:
+    loaded = at(kiln, old_engine.command[-1])(*LOAD)
+
+    assert loaded.returncode == 0, loaded.stderr
+    assert "torchkiln:cpu" in old_engine("images", "--format", "{{.Repository}}:{{.Tag}}")
 
 
 @contextmanager
@@ -122,8 +132,15 @@ def small_disk(path: Path, size: str) -> Iterator[None]:
         subprocess.run(["umount", "--recursive", "--lazy", path], check=True)
 
 
-@pytest.mark.parametrize("containerd", [True, False], ids=["containerd", "classic"])
-@pytest.mark.parametrize("words", [BUILD, LOAD], ids=["build", "load"])
+@pytest.mark.parametrize(
+    ("words", "containerd"),
+    [
+        pytest.param(BUILD, True, id="build-containerd"),
+        pytest.param(BUILD, False, id="build-classic", marks=pytest.mark.slow),
+        pytest.param(LOAD, True, id="load-containerd", marks=pytest.mark.slow),
+        pytest.param(LOAD, False, id="load-classic"),
+    ],
+)
 def test_a_full_disk_of_the_engine_is_named_and_no_half_image_is_left(
     kiln: Kiln, dockerd: Dockerd, *, containerd: bool, words: tuple[str, ...]
 ) -> None:
