@@ -23,7 +23,7 @@ from torchkiln.lockfile import (
     variant_lock_path,
 )
 from torchkiln.picture import layers_svg
-from torchkiln.progress import say
+from torchkiln.progress import waiting
 from torchkiln.render import render, render_workflows
 from torchkiln.sandbox import bubblewrap
 from torchkiln.smoke import last_report, report_folder, smoke
@@ -216,8 +216,8 @@ def build(
         with watch.stage("smoke"):
             report = last_report(project.store, image)
             if report is None:
-                say(f"running the smoke suite in `{variant.id}`")
-                report = smoke(project.store, image)
+                with waiting(f"running the smoke suite in `{variant.id}`"):
+                    report = smoke(project.store, image)
     return BuildReport(image=image, seconds=watch.seconds, smoke=report, folder=picture.parent)
 
 

@@ -76,3 +76,29 @@ class Progress:
 def say(message: str) -> None:
     """Tell the person at the terminal something; stdout is kept for results."""
     tqdm.write("\n".join(f"{_LABEL.get()}{line}" for line in message.split("\n")), file=sys.stderr)
+
+
+@contextmanager
+def waiting(message: str) -> Iterator[None]:
+    """Say what is begun and, on a terminal, for how long: how far it is cannot be known."""
+    say(message)
+    ended = threading.Event()
+    with tqdm(
+        bar_format=f"{_LABEL.get()}{{elapsed}}",
+        disable=None,
+        file=sys.stderr,
+        leave=False,
+        dynamic_ncols=True,
+    ) as clock:
+
+        def tick() -> None:
+            while not clock.disable and not ended.wait(1):
+                clock.refresh()
+
+        ticking = threading.Thread(target=tick, daemon=True)
+        ticking.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            ticking.join()

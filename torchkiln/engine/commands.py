@@ -16,7 +16,7 @@ from torchkiln.engine.images import find_made
 from torchkiln.engine.images import push as push_image
 from torchkiln.errors import DriftError
 from torchkiln.image import REPOSITORY
-from torchkiln.progress import say
+from torchkiln.progress import say, waiting
 from torchkiln.run import parse_mount
 from torchkiln.stopwatch import Stopwatch
 
@@ -59,8 +59,8 @@ def build(
         image = buildkit.build(work, engine, chosen, watch)
         report = None
         if with_smoke:
-            with watch.stage("smoke"):
-                say(f"running the smoke suite in `{image.reference}`")
+            shown = f"running the smoke suite in `{image.reference}`"
+            with watch.stage("smoke"), waiting(shown):
                 report = smokes.smoke_in(engine, project.store, image)
         return EngineBuildReport(
             variant=variant.id,

@@ -6,7 +6,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 from torchkiln.environment.installer import plain
-from torchkiln.progress import say
+from torchkiln.progress import waiting
 from torchkiln.smoke import conclude, device, judged, read_report
 from torchkiln.store import remove_tree
 
@@ -30,14 +30,14 @@ def smoke(project: Project, env: Environment, variant: str, *, again: bool) -> S
         else:
             if report.passed:
                 return report
-    say(f"running the smoke suite in {env.shown}")
     partial = folder.with_name(f".{folder.name}")
     remove_tree(partial)
     partial.mkdir(parents=True)
     command = [str(env.interpreter), "-I", "-B", str(project.root / "smoke")]
     command += ["--image", str(env.own / "image.json"), "--output", str(partial)]
     environ = plain(project.environ)
-    done = subprocess.run(command, env=environ, capture_output=True, check=False)
+    with waiting(f"running the smoke suite in {env.shown}"):
+        done = subprocess.run(command, env=environ, capture_output=True, check=False)
     conclude(partial, variant, done.stdout.replace(bytes(partial), bytes(folder)), done.stderr)
     remove_tree(folder)
     partial.rename(folder)
