@@ -22,6 +22,7 @@ RUNNER: Final = "ubuntu-24.04"
 RUNNER_DISK: Final = 14_000_000_000
 """Bytes that GitHub promises on its runners; more is there once unused toolchains are removed."""
 
+MAC_RUNNER: Final = "macos-15"
 GPU_RUNNER: Final = ("self-hosted", "linux", "x64", "gpu")
 
 

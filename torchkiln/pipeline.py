@@ -142,7 +142,7 @@ def rendered(project: Project) -> dict[str, str]:
         for variant in variants
     }
     files = render(project.root, catalog, locks, facts, specs)
-    return files | render_workflows(project.root, matrix(variants, locks, base_lock))
+    return files | render_workflows(project.root, matrix(variants, locks, base_lock), base.python)
 
 
 def ci_matrix(project: Project) -> Matrix:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from torchkiln.ci import RUNNER
+from torchkiln.ci import MAC_RUNNER, RUNNER
 from torchkiln.dockerfile import (
     BAKE_FILE,
     REQUIREMENTS,
@@ -83,8 +83,10 @@ _ACTIONS: Final = {
 }
 
 
-def render_workflows(root: Path, matrix: Matrix) -> dict[str, str]:
+def render_workflows(root: Path, matrix: Matrix, python: str) -> dict[str, str]:
     """Return the text of every workflow by its path under `root`, whose templates are read.
+
+    `python` is that of the locks, `3.11`.
 
     GitHub's own expressions have braces, so these templates have brackets.
     """
@@ -105,6 +107,8 @@ def render_workflows(root: Path, matrix: Matrix) -> dict[str, str]:
             header=f"{MARK} from {folder}/{name} - DO NOT EDIT",
             actions=_ACTIONS,
             runner=RUNNER,
+            mac_runner=MAC_RUNNER,
+            python=python,
             base=asdict(matrix.base[0]),
             variants=rows,
         )
