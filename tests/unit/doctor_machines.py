@@ -193,6 +193,8 @@ def an_environment(python: Path, site: Path) -> Environment:
         user_site=site / "user",
         user_site_on=False,
         include=site.with_name("include"),
+        managed=False,
+        ensurepip=True,
         installed=(),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import venv
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -87,14 +88,23 @@ def test_vision_and_audio_change_with_torch(node: Patient) -> None:
     assert node.first().outcome.remedy.endswith(ending)
 
 
-@pytest.mark.parametrize(
-    ("installer", "begins"),
-    [("conda", "conda install -y -p "), ("uv", "uv pip install --python ")],
-)
-def test_what_has_installed_torch_replaces_it(node: Patient, installer: str, begins: str) -> None:
-    node.with_torch("2.9.1", "13.0", installer=installer)
+def test_uv_replaces_the_torch_of_uv(node: Patient) -> None:
+    node.with_torch("2.9.1", "13.0", installer="uv")
 
-    assert node.first().outcome.remedy.startswith(begins)
+    assert node.first().outcome.remedy.startswith("uv pip install --python ")
+
+
+@pytest.mark.parametrize("program", ["conda", "micromamba"])
+def test_conda_replaces_the_torch_of_conda(node: Patient, program: str) -> None:
+    node.with_torch("2.9.1", "13.0", installer="conda")
+    assert node.environment
+    node.environment = replace(node.environment, prefix=node.root)
+    node.put("conda-meta/history")
+    node.program(program, "true")
+
+    words = "--channel conda-forge pytorch cuda-version=12.9"
+    expected = f"{program} install --yes --prefix {node.root} {words}"
+    assert expected == node.first().outcome.remedy
 
 
 def test_a_driver_too_old_for_any_build_is_to_be_replaced(tmp_path: Path) -> None:
@@ -172,7 +182,7 @@ def test_pip_itself_replaces_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     patient = with_gpus(a_system(tmp_path), "Tesla V100-SXM2-16GB", driver="470.82.01")
     patient.environ["PIP_CONFIG_FILE"] = os.devnull
     with serving(served) as server:
-        monkeypatch.setattr("torchkiln.doctor.builds.INDEX", server.url)
+        monkeypatch.setattr("torchkiln.doctor.installer.INDEX", server.url)
         for release, cuda in (("2.7.1+cu126", "12.6"), ("2.13.0+cu130", "13.0")):
             name, data = a_torch(release, cuda)
             (tmp_path / name).write_bytes(data)

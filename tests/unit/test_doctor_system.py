@@ -312,6 +312,42 @@ def test_an_apptainer_container_with_gpus_is_well(tmp_path: Path) -> None:
     assert {} == node.complaints()
 
 
+POD = {"KUBERNETES_SERVICE_HOST": "10.96.0.1", "NVIDIA_VISIBLE_DEVICES": "GPU-1", "HOME": "/root"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "file", "environ"),
+    [
+        ("kubernetes", "proc/self/cpuset", POD),
+        ("podman", "run/.containerenv", {"container": "oci"}),
+        ("enroot", ".lock", {"SLURM_JOB_ID": "7"}),
+        ("incus", "dev/incus/sock", {"container": "lxc"}),
+        ("lxc", "proc/1/comm", {"container": "lxc"}),
+    ],
+)
+def test_a_container_of_another_kind_with_gpus_is_well(
+    tmp_path: Path, kind: str, file: str, environ: dict[str, str]
+) -> None:
+    node = with_gpus(a_system(tmp_path), "NVIDIA A100-SXM4-40GB", driver="550.54.15")
+    node.with_torch("2.7.1+cu126", "12.6")
+    node.put(file)
+    node.environ |= environ
+    node.put("sys/fs/cgroup/cpu.max", "800000 100000\n")
+
+    assert kind == node.facts().container
+    assert {} == node.complaints()
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [("systemd-nspawn", "systemd-nspawn"), ("lxc", "lxc"), ("wsl", ""), ("", "")],
+)
+def test_a_container_is_what_systemd_says_it_is(system: Patient, said: str, kind: str) -> None:
+    system.put("run/systemd/container", f"{said}\n")
+
+    assert kind == system.facts().container
+
+
 def test_no_check_crashes_on_the_machine_that_runs_the_tests(tmp_path: Path) -> None:
     (tmp_path / "doctor.py").write_text(DOCTOR)
     paths = f"{Path(__file__).parent}{os.pathsep}{PYTHONPATH}"

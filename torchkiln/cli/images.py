@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @task(help=WHICH)
 @expected
 def fetch(c: Context, cpu: bool = False, cuda: str = "") -> None:
-    """Bring all inputs of a variant into the store, those of its environments too."""
+    """Bring all inputs of images and environments into the store."""
     report = pipeline.fetch_inputs(*selected(cpu, cuda), with_kernel=True)
     print(reports.fetched(report))
 

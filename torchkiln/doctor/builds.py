@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from torchkiln import drivers, gpus
-from torchkiln.doctor.installer import INDEX, install
+from torchkiln.doctor.installer import conda, install
 
 if TYPE_CHECKING:
     from torchkiln.doctor.facts import Facts
@@ -75,13 +74,13 @@ def command(facts: Facts) -> str:
         return ""
     cuda = (same or other)[-1]
     trio = [one for one in map(environment.find, _TRIO) if one]
-    if trio[0].installer == "conda":
-        prefix = shlex.quote(str(environment.prefix))
-        return f"conda install -y -p {prefix} -c conda-forge pytorch cuda-version={cuda}"
+    environ = facts.subject.environ
+    if environment.by_conda(trio[0]):
+        words = ("--channel", "conda-forge", "pytorch", f"cuda-version={cuda}")
+        return conda(environment, environ, *words)
     tag = f"cu{cuda.replace('.', '')}"
-    pages = ("--index-url", f"{INDEX}/{tag}")
     if same:
         pins = [f"{one.name}=={one.version.partition('+')[0]}+{tag}" for one in trio]
-        return install(environment, facts.subject.environ, *pages, *pins)
+        return install(environment, environ, *pins, page=tag)
     names = [one.name for one in trio]
-    return install(environment, facts.subject.environ, "--force-reinstall", *pages, *names)
+    return install(environment, environ, *names, page=tag, again=True)

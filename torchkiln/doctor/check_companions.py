@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from torchkiln.doctor import builds
 from torchkiln.doctor.checks import check, ok, problem, skipped
-from torchkiln.doctor.installer import install, page
+from torchkiln.doctor.installer import install, page_of
 from torchkiln.releases import RELEASES, numbers
 
 if TYPE_CHECKING:
@@ -39,7 +39,9 @@ def companions(facts: Facts) -> Outcome:
     return problem(
         f"{shown} beside torch {torch.version}",
         cause="each is built for one torch: with another, `torchvision::nms does not exist`",
-        remedy=install(found, facts.subject.environ, "--no-deps", *page(torch.version), *pins),
+        remedy=install(
+            found, facts.subject.environ, *pins, page=page_of(torch.version), alone=True
+        ),
         link="pytorch/pytorch#157648",
     )
 
@@ -47,7 +49,8 @@ def companions(facts: Facts) -> Outcome:
 def _right(facts: Facts, torch: Installed, one: Installed) -> str:
     """Return the version that goes with `torch`, "" where `one` does or nothing is known."""
     release = RELEASES.get(torch.version.partition("+")[0])
-    if release is None or (facts.environment and facts.environment.conda):
+    found = facts.environment
+    if release is None or (found and (found.by_conda(torch) or found.by_conda(one))):
         return ""
     audio = one.name == "torchaudio"
     if audio and numbers(torch.version) >= _AUDIO_PAIRS_BEFORE:

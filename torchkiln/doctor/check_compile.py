@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from torchkiln.doctor.checks import check, ok, skipped, warning
 from torchkiln.doctor.container import as_root
 from torchkiln.doctor.distribution import install_compiler
+from torchkiln.doctor.installer import conda
 from torchkiln.doctor.libraries import find_library
 from torchkiln.releases import numbers
 
@@ -63,7 +64,7 @@ def _linked(facts: Facts, torch: Installed) -> Outcome:
 def _remedy(facts: Facts) -> str:
     found = facts.environment
     if found and found.conda:
-        return f"conda install --yes --prefix {shlex.quote(str(found.prefix))} cxx-compiler"
+        return conda(found, facts.subject.environ, "cxx-compiler")
     return install_compiler(facts.subject.root)
 
 

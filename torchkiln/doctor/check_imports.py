@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from torchkiln.doctor import library_path as paths
 from torchkiln.doctor.ask import ask
 from torchkiln.doctor.checks import check, ok, problem, skipped, warning
-from torchkiln.doctor.installer import install, reinstall
+from torchkiln.doctor.installer import conda, install, reinstall
 
 if TYPE_CHECKING:
     from torchkiln.doctor.checks import Outcome
@@ -29,42 +30,39 @@ _LATE: Final = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class _Known:
-    """A failure by the words that it has; the remedy is for conda where `conda` is given."""
+    """A failure by the words that it has; what mends it may be a package of conda alone."""
 
     words: str
     cause: str
-    conda: str
-    pip: str
+    wanted: str
     link: str
+    conda: bool = False
 
 
 _KNOWN: Final = (
     _Known(
         words="iJIT_NotifyEvent",
         cause="MKL 2024.1 dropped a function that this torch was linked with",
-        conda="mkl<2024.1",
-        pip="mkl<2024.1",
+        wanted="mkl<2024.1",
         link="pytorch/pytorch#123097",
     ),
     _Known(
         words="GLIBCXX_",
         cause="an older libstdc++ is loaded than the one that torch was built with",
-        conda="libstdcxx-ng",
-        pip="",
+        wanted="libstdcxx-ng",
         link="pytorch/pytorch#59084",
+        conda=True,
     ),
     _Known(
         words="No module named 'pkg_resources'",
         cause="setuptools 82 dropped pkg_resources, and this torch still imports it",
-        conda="setuptools<70",
-        pip="setuptools<70",
+        wanted="setuptools<70",
         link="",
     ),
     _Known(
         words="cannot import name 'packaging' from 'pkg_resources'",
         cause="setuptools 70 dropped what this torch imports from its pkg_resources",
-        conda="setuptools<70",
-        pip="setuptools<70",
+        wanted="setuptools<70",
         link="ROCm/pytorch#1424",
     ),
 )
@@ -82,25 +80,14 @@ def library_path(facts: Facts) -> Outcome:
     without = ask(found.python, "import torch; print(0)", environ, facts.subject.patience / 2)
     if without.failure:
         return ok("torch cannot be imported without LD_LIBRARY_PATH either")
-    folders = [Path(one) for one in text.split(":") if one]
-    guilty = [one for one in folders if _libraries(one)]
-    keep = ":".join(str(one) for one in folders if guilty and one not in guilty)
-    named = f"{_libraries(guilty[0])[0]} in {guilty[0]}" if guilty else text
+    guilty = paths.folders(text, _CUDA)
+    named = next((f"{name} in {folder}" for folder, name in guilty.items()), text)
     return problem(
         f"LD_LIBRARY_PATH has {named}: {facts.torch.failure}",
         cause="libraries on LD_LIBRARY_PATH are loaded in the place of those that torch brings",
-        remedy=f"export LD_LIBRARY_PATH={shlex.quote(keep)}" if keep else "unset LD_LIBRARY_PATH",
+        remedy=paths.without(text, guilty),
         link="pytorch/pytorch#119932",
     )
-
-
-def _libraries(folder: Path) -> list[str]:
-    """Return the names of the libraries in `folder` that torch brings of its own."""
-    try:
-        names = sorted(one.name for one in folder.iterdir())
-    except OSError:
-        return []
-    return [name for name in names if _CUDA.fullmatch(name)]
 
 
 @check("openmp", area="environment", rank=58)
@@ -146,13 +133,14 @@ def known(facts: Facts) -> Outcome:
         return skipped("torch can be imported, or there is none")
     said = f"{torch.output}\n{torch.failure}"
     for one in _KNOWN:
-        if one.words in said and (found.conda or one.pip):
-            remedy = _conda(found, one.conda) if found.conda else _pip(facts, one.pip)
+        if one.words in said and (found.conda or not one.conda):
+            put = conda if one.conda else install
+            remedy = put(found, facts.subject.environ, one.wanted)
             return problem(torch.failure, cause=one.cause, remedy=remedy, link=one.link)
     module = re.search(r"(?:No module named|cannot import name '\w+' from) '(\w+)'", torch.failure)
     if module and (wanted := _requirement(found, module[1])):
         cause = f"torch needs {wanted}, and it is not installed, or too old"
-        remedy = _pip(facts, "--upgrade", wanted)
+        remedy = install(found, facts.subject.environ, wanted)
         return problem(torch.failure, cause=cause, remedy=remedy, link="pytorch/pytorch#116945")
     return ok("it is none of those")
 
@@ -161,17 +149,8 @@ def _requirement(found: Environment, module: str) -> str:
     """Return the requirement of torch that brings `module`, "" where none is so named."""
     torch = found.find("torch")
     name = module.replace("_", "-").lower()
-    return next((one for one in torch.requires if one == name), "") if torch else ""
-
-
-def _pip(facts: Facts, *wanted: str) -> str:
-    assert facts.environment  # noqa: S101 - whoever asks has looked
-    return install(facts.environment, facts.subject.environ, *wanted)
-
-
-def _conda(found: Environment, wanted: str) -> str:
-    prefix = shlex.quote(str(found.prefix))
-    return f"conda install --yes --prefix {prefix} {shlex.quote(wanted)}"
+    every = found.required(torch) if torch else []
+    return next((str(one) for one in every if one.name == name), "")
 
 
 @check("torch-imports", area="environment", rank=69, last=True)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import csv
 import re
-import shlex
 from typing import TYPE_CHECKING, Final
 
-from torchkiln.doctor.checks import check, ok, problem, skipped, warning
-from torchkiln.doctor.installer import install, reinstall
+from torchkiln.doctor.checks import check, ok, problem, skipped
+from torchkiln.doctor.installer import conda, install, reinstall, uninstall
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,7 +15,9 @@ if TYPE_CHECKING:
     from torchkiln.doctor.checks import Outcome
     from torchkiln.doctor.environment import Environment, Installed
     from torchkiln.doctor.facts import Facts
+    from torchkiln.doctor.requirements import Requirement
 
+_LIBRARIES: Final = ("nvidia-", "cuda-", "triton", "pytorch-triton")
 _CONDA_NAMES: Final = ("pytorch", "pytorch-cpu", "pytorch-gpu", "libtorch")
 
 
@@ -35,15 +36,12 @@ def pip_over_conda(facts: Facts) -> Outcome:
     if not records or torch.installer in {"", "conda"}:
         return ok(f"torch {torch.version} by {torch.installer or 'conda'} alone")
     name, version = re.split(r"-(?=\d)", records[0], maxsplit=1)
-    spec = f"{name}={version.partition('-')[0]}"
-    python, prefix = shlex.quote(str(found.python)), shlex.quote(str(found.prefix))
+    words = ("--force-reinstall", f"{name}={version.partition('-')[0]}")
+    environ = facts.subject.environ
     return problem(
         f"conda has {records[0]}, and {torch.installer} put torch {torch.version} over it",
         cause="both own the same files: each update of one breaks the other",
-        remedy=(
-            f"{python} -m pip uninstall --yes torch"
-            f" && conda install --yes --prefix {prefix} --force-reinstall {spec}"
-        ),
+        remedy=f"{uninstall(found, environ, 'torch')} && {conda(found, environ, *words)}",
     )
 
 
@@ -54,7 +52,7 @@ def files(facts: Facts) -> Outcome:
     torch = found.find("torch") if found else None
     if found is None or torch is None or torch.metadata is None:
         return skipped("there is no torch")
-    if found.conda and torch.installer in {"", "conda"}:
+    if found.by_conda(torch):
         return skipped("conda writes its prefix into files, so that they have other sizes")
     wrong = list(_wrong(torch))
     if not wrong:
@@ -84,49 +82,40 @@ def _wrong(one: Installed) -> Iterator[str]:
             yield name
 
 
-@check("leftovers", area="environment", rank=63)
-def leftovers(facts: Facts) -> Outcome:
-    """Look for what an interrupted pip leaves: folders whose names begin with a tilde."""
-    found = facts.environment
-    if found is None:
-        return skipped("there is no Python that answers")
-    left = sorted(path for folder in found.path for path in folder.glob("~*"))
-    if not left:
-        return ok("no installation was interrupted")
-    words = " ".join(shlex.quote(str(one)) for one in left)
-    return warning(
-        f"{left[0].name} in {left[0].parent}",
-        cause="an interrupted pip left it: pip warns of an invalid distribution, the disk fills",
-        remedy=f"rm -r -- {words}",
-    )
-
-
 @check("cuda-wheels", area="environment", rank=61)
 def cuda_wheels(facts: Facts) -> Outcome:
-    """Compare NVIDIA's wheels with those that torch requires."""
+    """Compare what has CUDA's libraries and Triton with what torch requires of them."""
     found = facts.environment
     torch = found.find("torch") if found else None
-    if found is None or torch is None or found.conda or _is_elsewhere(found):
-        return skipped("there is no torch of pip for Linux on x86_64")
-    pins = [one for one in torch.requires if one.startswith("nvidia-") and "==" in one]
-    wrong = [one for one in pins if not _has(found, one)]
+    if found is None or torch is None or found.by_conda(torch):
+        return skipped("there is no torch of pip")
+    wanted = list(_libraries(found, torch))
+    wrong = [one for one in wanted if not _has(found, one)]
     if not wrong:
-        return ok(f"{len(pins)} wheels of NVIDIA are as torch requires them")
-    name = wrong[0].partition("==")[0]
-    there = found.find(name)
+        return ok(f"{len(wanted)} packages are as torch requires them")
+    there = found.find(wrong[0].name)
+    alone = not any(one.extras for one in wrong)
     return problem(
         f"torch requires {wrong[0]}, and {f'{there.version} is' if there else 'none is'} there",
-        cause="torch loads CUDA's libraries from these wheels, of these versions alone",
-        remedy=install(found, facts.subject.environ, "--no-deps", *wrong),
+        cause="torch loads CUDA's libraries from these packages, of these versions alone",
+        remedy=install(found, facts.subject.environ, *map(str, wrong), alone=alone),
         link="pytorch/pytorch#101314",
     )
 
 
-def _is_elsewhere(found: Environment) -> bool:
-    return (found.system, found.machine) != ("Linux", "x86_64")
+def _libraries(
+    found: Environment, one: Installed, extras: tuple[str, ...] = ()
+) -> Iterator[Requirement]:
+    """Yield what `one` requires of NVIDIA and Triton here, with what that requires by extras."""
+    for wanted in found.required(one, extras):
+        if not wanted.name.startswith(_LIBRARIES):
+            continue
+        yield wanted
+        there = found.find(wanted.name)
+        if there and wanted.extras:
+            yield from _libraries(found, there, wanted.extras)
 
 
-def _has(found: Environment, pin: str) -> bool:
-    name, _, version = pin.partition("==")
-    there = found.find(name)
-    return there is not None and there.version == version
+def _has(found: Environment, wanted: Requirement) -> bool:
+    there = found.find(wanted.name)
+    return there is not None and not wanted.pins_other(there.version)

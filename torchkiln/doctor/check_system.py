@@ -11,7 +11,7 @@ from torchkiln.doctor import builds
 from torchkiln.doctor.cgroup import read
 from torchkiln.doctor.checks import check, ok, problem, skipped, warning
 from torchkiln.doctor.distribution import os_release
-from torchkiln.doctor.installer import INDEX, install
+from torchkiln.doctor.installer import install
 
 if TYPE_CHECKING:
     from torchkiln.doctor.checks import Outcome
@@ -81,8 +81,7 @@ def _older(facts: Facts, environment: Environment) -> str:
     """Return the command that installs the last torch for an old C library."""
     fitting = [one for one in gpus.cudas(_LAST_OLD) if builds.fits(one, _LAST_OLD, facts.machine)]
     tag = f"cu{fitting[-1].replace('.', '')}" if fitting else "cpu"
-    words = ("--index-url", f"{INDEX}/{tag}", f"torch=={_LAST_OLD}+{tag}")
-    return install(environment, facts.subject.environ, *words)
+    return install(environment, facts.subject.environ, f"torch=={_LAST_OLD}+{tag}", page=tag)
 
 
 @check("processor", area="machine", rank=32)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final
 
+from torchkiln.doctor.cgroup import read
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
@@ -14,29 +16,50 @@ _WITH_GPU: Final = {
     "podman": "podman run --device nvidia.com/gpu=all IMAGE",
     "apptainer": "apptainer exec --nv IMAGE nvidia-smi",
     "charliecloud": "ch-fromhost --nvidia IMAGE",
+    "enroot": "enroot start --env NVIDIA_VISIBLE_DEVICES=all CONTAINER nvidia-smi",
     "kubernetes": "kubectl patch deployment NAME"
     """ -p '{"spec":{"template":{"spec":{"runtimeClassName":"nvidia"}}}}'""",
+    "lxc": "lxc config device add CONTAINER gpu gpu",
+    "incus": "incus config device add CONTAINER gpu gpu",
+    "systemd-nspawn": "systemd-nspawn --machine=CONTAINER --bind=/dev/nvidiactl"
+    " --bind=/dev/nvidia-uvm --bind=/dev/nvidia0 nvidia-smi",
 }
 _AGAIN: Final = {
     "docker": "docker restart CONTAINER",
     "podman": "podman restart CONTAINER",
     "apptainer": "apptainer exec --nv IMAGE nvidia-smi",
-    "kubernetes": "kubectl delete pod POD",
     "charliecloud": "ch-fromhost --nvidia IMAGE",
+    "enroot": "enroot start CONTAINER nvidia-smi",
+    "kubernetes": "kubectl delete pod POD",
+    "lxc": "lxc restart CONTAINER",
+    "incus": "incus restart CONTAINER",
+    "systemd-nspawn": "machinectl reboot CONTAINER",
+}
+_VARIABLES: Final = {
+    "APPTAINER_CONTAINER": "apptainer",
+    "SINGULARITY_CONTAINER": "apptainer",
+    "CH_RUNNING": "charliecloud",
+    "KUBERNETES_SERVICE_HOST": "kubernetes",
+}
+# By what each leaves in its root; enroot locks it (its src/runtime.sh).
+_FILES: Final = {
+    "run/.containerenv": "podman",
+    ".dockerenv": "docker",
+    ".lock": "enroot",
+    "dev/incus": "incus",
 }
 
 
 def container_of(root: Path, environ: Mapping[str, str]) -> str:
     """Return `docker`, `podman`, `apptainer`, `kubernetes` ..., or "" outside of any."""
-    if "APPTAINER_CONTAINER" in environ or "SINGULARITY_CONTAINER" in environ:
-        return "apptainer"
-    if "CH_RUNNING" in environ:
-        return "charliecloud"
-    if "KUBERNETES_SERVICE_HOST" in environ:
-        return "kubernetes"
-    if (root / "run/.containerenv").exists():
-        return "podman"
-    return "docker" if (root / ".dockerenv").exists() else ""
+    # Of systemd's words for it (systemd.io/CONTAINER_INTERFACE) `wsl` is one too, which is none.
+    said = read(root / "run/systemd/container").strip() or environ.get("container", "")
+    found = [
+        *(kind for name, kind in _VARIABLES.items() if name in environ),
+        *(kind for name, kind in _FILES.items() if (root / name).exists()),
+        said if said in _AGAIN else "",
+    ]
+    return found[0]
 
 
 def start_with_gpu(container: str) -> str:

@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 _QUESTION = """\
 import json, re, sys
 import torch
-try:
-    with open("/proc/self/maps") as maps:
-        openmp = sorted(set(re.findall(r"/.*/lib(?:gomp|iomp|omp)[^/\\n]*", maps.read())))
-except OSError:
-    openmp = []
+def mapped(names):
+    try:
+        with open("/proc/self/maps") as maps:
+            return sorted(set(re.findall(r"/.*/(?:%s)[^/\\n]*" % names, maps.read())))
+    except OSError:
+        return []
 found = {
     "version": torch.__version__,
     "cuda": torch.version.cuda,
@@ -28,7 +29,9 @@ found = {
     "available": False,
     "archs": [],
     "error": "",
-    "openmp": openmp,
+    "cudnn": "",
+    "cudnn_library": "",
+    "openmp": mapped("libgomp|libiomp|libomp"),
 }
 try:
     found["available"] = torch.cuda.is_available()
@@ -37,6 +40,12 @@ try:
         torch.zeros(1, device="cuda")
 except BaseException as error:
     found["error"] = "{}: {}".format(type(error).__name__, error)
+try:
+    if found["cuda"]:
+        torch.backends.cudnn.version()
+except Exception as error:
+    found["cudnn"] = str(error) if isinstance(error, RuntimeError) else ""
+    found["cudnn_library"] = (mapped("libcudnn") + [""])[0]
 print(json.dumps(found))
 """
 
@@ -46,8 +55,9 @@ class TorchProbe:
     """What torch answered. `failure` is why it could not be imported; the rest is then empty.
 
     `cuda` is the CUDA that it was built with, "" for a CPU build; `error` is what putting a number
-    on the GPU raised. `openmp` has the paths of the OpenMP runtimes that it loaded. `output` is all
-    that it wrote to stderr.
+    on the GPU raised, `cudnn` what it says of a cuDNN that does not fit, `cudnn_library` the file
+    that it loaded then, where that is known. `openmp` has the paths of the OpenMP runtimes that it
+    loaded. `output` is all that it wrote to stderr.
     """
 
     version: str = ""
@@ -57,6 +67,8 @@ class TorchProbe:
     available: bool = False
     archs: tuple[str, ...] = ()
     error: str = ""
+    cudnn: str = ""
+    cudnn_library: str = ""
     openmp: tuple[str, ...] = ()
     failure: str = ""
     output: str = ""
@@ -76,6 +88,8 @@ def ask_torch(environment: Environment, environ: Mapping[str, str], patience: fl
         available=found["available"],
         archs=tuple(found["archs"]),
         error=found["error"],
+        cudnn=found["cudnn"],
+        cudnn_library=found["cudnn_library"],
         openmp=tuple(found["openmp"]),
         output=answer.errors,
     )
