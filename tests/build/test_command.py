@@ -102,6 +102,7 @@ def test_with_nothing_changed_nothing_is_made_and_no_network_is_needed(
     assert [] == leftovers(kiln.home)
 
 
+@pytest.mark.slow
 def test_fetched_inputs_build_without_a_network(cpu: dict[str, Any], fetched: Kiln) -> None:
     again = replace(fetched, prefix=OFFLINE).build()
 

@@ -44,7 +44,7 @@ def test_a_damaged_layer_is_named_and_mended_by_what_the_hint_says(
     assert [] == _false_in_layout(again)
 
 
-@pytest.mark.parametrize("kind", ["wheel", "deb"])
+@pytest.mark.parametrize("kind", ["wheel", pytest.param("deb", marks=pytest.mark.slow)])
 def test_a_damaged_input_is_named_and_mended_by_what_the_hint_says(
     copy: Kiln, cpu: dict[str, Any], kind: str
 ) -> None:

@@ -184,6 +184,7 @@ def test_two_builds_in_one_engine_give_the_same_layers(
     assert diff_ids(by_docker) == diff_ids(again)
 
 
+@pytest.mark.slow
 def test_two_engines_give_the_same_layers(
     kiln: Kiln, by_docker: dict[str, Any], scratch: Path
 ) -> None:

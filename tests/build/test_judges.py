@@ -19,13 +19,13 @@ from torchkiln.archive import open_gzip
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-RUNS = {
-    "as it is": (),
-    "read-only, any user": (
-        *("--read-only", "--tmpfs", "/tmp"),  # noqa: S108 - the container's own
-        *("--user", "12345:0"),
+RUNS = [
+    pytest.param((), id="as it is", marks=pytest.mark.slow),
+    pytest.param(
+        ("--read-only", "--tmpfs", "/tmp", "--user", "12345:0"),  # noqa: S108 - the container's own
+        id="read-only, any user",
     ),
-}
+]
 
 
 def test_skopeo_reads_the_layout(cpu: dict[str, Any]) -> None:
@@ -99,7 +99,7 @@ def test_docker_knows_the_image_by_its_digest(docker_engine: Engine, cpu: dict[s
     assert found in {cpu["digest"], _config_digest(cpu)}
 
 
-@pytest.mark.parametrize("options", RUNS.values(), ids=RUNS)
+@pytest.mark.parametrize("options", RUNS)
 def test_the_suite_passes_under_docker(docker_engine: Engine, options: tuple[str, ...]) -> None:
     table = docker_engine.run("torchkiln:cpu", "smoke", options=options)
 
@@ -128,7 +128,7 @@ def test_podman_knows_the_image_by_its_digest(podman_engine: Engine, cpu: dict[s
     assert [_config_digest(cpu), cpu["digest"]] == found
 
 
-@pytest.mark.parametrize("options", RUNS.values(), ids=RUNS)
+@pytest.mark.parametrize("options", RUNS)
 def test_the_suite_passes_under_podman(podman_engine: Engine, options: tuple[str, ...]) -> None:
     table = podman_engine.run("torchkiln:cpu", "smoke", options=options)
 

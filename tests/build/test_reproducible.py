@@ -88,6 +88,7 @@ def test_one_more_byte_in_the_suite_changes_its_layer_and_no_other(
     assert ["torchkiln"] == changed
 
 
+@pytest.mark.slow
 def test_verify_builds_again_and_finds_the_same(kiln: Kiln, cpu: dict[str, Any]) -> None:
     done = kiln("build", "--cpu", "--no-smoke", "--verify", "--json")
 
