@@ -94,6 +94,7 @@ def test_of_two_versions_in_one_folder_the_newer_is_installed_alone(
     assert environment.recovers("versions")
     assert {} == environment.complaints()
     assert recorded is not (environment.site / "numpy/core/old.py").exists()
+    assert "2.4.6" in (environment.site / "numpy/__init__.py").read_text()
 
 
 def test_a_folder_that_is_on_the_path_twice_has_one_version(environment: Venv) -> None:
