@@ -49,11 +49,15 @@ class Requirement:
         return f"{self.name}{extras}{self.versions}"
 
     def pins_other(self, version: str) -> bool:
-        """Tell whether it pins one that `version` is not; a range is none."""
+        """Tell whether it pins one that `version` is not (PEP 440); a range is none."""
         match = re.fullmatch(r"==([\w.+!]+?)(\.\*)?", self.versions)
         if match is None:
             return False
-        return not f"{version}.".startswith(f"{match[1]}.") if match[2] else version != match[1]
+        pinned, series = match.groups()
+        if series:
+            return not f"{version}.".startswith(f"{pinned}.")
+        there = version if "+" in pinned else version.partition("+")[0]
+        return _without_zeros(there) != _without_zeros(pinned)
 
     def holds(self, values: Mapping[str, str], extras: Iterable[str] = ()) -> bool:
         """Tell whether it is one where the variables of markers have `values`."""
@@ -101,12 +105,14 @@ def _holds(node: ast.expr, values: Mapping[str, str]) -> bool:
     return _OPERATORS[kind](left, right)
 
 
+def _without_zeros(version: str) -> str:
+    """Return `13.0.3` of `13.0.3.0`, which are one version."""
+    return re.sub(r"(\.0+)+$", "", version)
+
+
 def _numbers(version: str) -> tuple[int, ...]:
     """Return (3, 9) of `3.9` and of `3.9.0`, which are one version (PEP 440)."""
-    found = list(releases.numbers(version))
-    while found and not found[-1]:
-        found.pop()
-    return tuple(found)
+    return releases.numbers(_without_zeros(version))
 
 
 def _text(node: ast.expr, values: Mapping[str, str]) -> str:
