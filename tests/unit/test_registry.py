@@ -558,6 +558,18 @@ def test_a_private_authority_is_known_by_the_environment_and_by_dockers_folder(
         assert not there.requests, "an authority that nobody knows is not spoken to"
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may open any folder")
+def test_a_home_that_is_closed_to_us_has_no_authorities(store: Store, tmp_path: Path) -> None:
+    """As after `sudo -u`, which may leave HOME as it was."""
+    made = image(store, 1)
+    home = tmp_path / "home"
+    home.mkdir(mode=0o000)
+    with registry() as there:
+        push(store, made, target(there), ["cpu"], environ(HOME=str(home)))
+        assert uploaded(there, made)
+    home.chmod(0o700)
+
+
 def test_http_is_spoken_to_this_machine_alone(store: Store) -> None:
     """The name is one that never resolves (RFC 6761)."""
     place = Reference(registry="registry.invalid:5000", repository="x")

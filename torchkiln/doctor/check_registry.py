@@ -64,12 +64,18 @@ def _way(facts: Facts, reference: Reference) -> Way:
     home = facts.subject.environ.get("HOME", "")
     places = [Path(home) / ".docker", *(facts.subject.root / name for name in _CLIENTS)]
     found = [
-        path
-        for place in places
-        for path in sorted((place / "certs.d" / reference.registry).glob("*.crt"))
+        path for place in places for path in _authorities(place / "certs.d" / reference.registry)
     ]
     way = way_to(_url(reference), facts.subject.environ)
     return replace(way, certificates=str(found[0])) if found else way
+
+
+def _authorities(folder: Path) -> list[Path]:
+    """Return the certificates in `folder`; there are none in a home that is closed to who asks."""
+    try:
+        return sorted(folder.glob("*.crt"))
+    except PermissionError:
+        return []
 
 
 def _manifest(reference: Reference, url: str, way: Way, who: Credential | None) -> Reply:

@@ -198,7 +198,7 @@ def _settings(host: str, environ: Mapping[str, str]) -> PipConfig:
         Path("/etc/docker/certs.d"),
         Path("/etc/containers/certs.d"),
     ]
-    found = [place / host for place in places if (place / host).is_dir()]
+    found = [place / host for place in places if _is_folder(place / host)]
     authorities = [path for folder in found for path in sorted(folder.glob("*.crt"))]
     clients = [path for folder in found for path in sorted(folder.glob("*.cert"))]
     return PipConfig(
@@ -207,6 +207,14 @@ def _settings(host: str, environ: Mapping[str, str]) -> PipConfig:
         client_cert=str(clients[0]) if clients else None,
         timeout=_TIMEOUT,
     )
+
+
+def _is_folder(path: Path) -> bool:
+    """Tell whether there is a folder; none is in a home that is closed to us."""
+    try:
+        return path.is_dir()
+    except PermissionError:
+        return False
 
 
 def _challenge(response: urllib3.BaseHTTPResponse) -> Challenge | None:
