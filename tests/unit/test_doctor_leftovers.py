@@ -90,7 +90,10 @@ def test_of_two_versions_in_one_folder_the_newer_is_installed_alone(
         (older / "RECORD").unlink()
     os.utime(older, (0, 0))
 
-    assert "numpy 2.4.6 and 1.26.4 are both in" in environment.examine()[0].outcome.evidence
+    found = environment.examine()[0].outcome
+    assert "numpy 2.4.6 and 1.26.4 are both in" in found.evidence
+    # Which of the two pip takes first is the folder's order.
+    assert 1 + recorded == found.remedy.count("pip uninstall")
     assert environment.recovers("versions")
     assert {} == environment.complaints()
     assert recorded is not (environment.site / "numpy/core/old.py").exists()

@@ -70,13 +70,14 @@ def versions(facts: Facts) -> Outcome:
         return ok("each package is there once")
     newest, *older = twice[0]
     wanted = [(first.name, first.version) for first, *_ in twice]
+    environ = facts.subject.environ
     return problem(
         f"{newest.name} {newest.version} and {older[0].version} are both in {newest.folder}",
         cause="an installation was interrupted: files are of both, and pip sees either",
         remedy=" && ".join(
             [
-                *(step for every in twice for step in _take_away(facts, found, every)),
-                _install(found, facts.subject.environ, wanted),
+                *(step for every in twice for step in _take_away(found, environ, every)),
+                _install(found, environ, wanted),
             ]
         ),
     )
@@ -94,20 +95,19 @@ def _twice(found: Environment) -> Iterator[list[Installed]]:
             yield [same[path] for path in newest_first]
 
 
-def _take_away(facts: Facts, found: Environment, every: Sequence[Installed]) -> Iterator[str]:
+def _take_away(
+    found: Environment, environ: Mapping[str, str], every: Sequence[Installed]
+) -> Iterator[str]:
     """Yield the commands that remove all versions of a package, with their files.
 
     pip takes away one at a time, and none that has lost its RECORD.
     """
-    lost = [one.metadata for one in every if one.metadata and not _is_recorded(one.metadata)]
+    folders = [one.metadata for one in every if one.metadata]
+    lost = [one for one in folders if not (one / "RECORD").exists()]
     if lost:
         yield _remove(lost)
     for one in every[len(lost) :]:
-        yield uninstall(found, facts.subject.environ, one.name)
-
-
-def _is_recorded(metadata: Path) -> bool:
-    return (metadata / "RECORD").exists()
+        yield uninstall(found, environ, one.name)
 
 
 def _install(

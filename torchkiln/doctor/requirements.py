@@ -1,7 +1,7 @@
 """What a distribution requires (PEP 508), read with the standard library alone.
 
-Enough of it for torch: names, extras, the version where one is pinned, and markers, which have the
-grammar of Python's own comparisons but for `~=` and `===`.
+Enough of it for torch: names, extras, versions, and markers, which have the grammar of Python's own
+comparisons but for `~=` and `===`.
 """
 
 from __future__ import annotations
