@@ -77,7 +77,7 @@ def _arms(
     results: Results,
 ) -> Iterator[tuple[Arm, Bench]]:
     """Measure the limit, then give the arms one after the other."""
-    pipeline.fetch_inputs(project, variant)
+    pipeline.fetch_inputs(project, variant, frozen=True)
     work = project.store.root / "bench"
     remove_tree(work)
     work.mkdir(parents=True)

@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
-from torchkiln import bundle_source, host, pipeline
+from torchkiln import bundle_source, drift, host, pipeline
 from torchkiln.bundle_format import END, INDEX, SUMS, Index, Part, part
 from torchkiln.engine.kiln import layer_keys
 from torchkiln.errors import ArchiveError
@@ -57,10 +57,13 @@ def bundle(
 ) -> Bundled:
     """Write what builds `variants` to `output`; unless `inputs_only`, images and SBOMs too.
 
-    The same bytes each time, for the same locks and images.
+    The same bytes each time, for the same locks and images. A base that has drifted from its lock
+    raises `LockError`: the bundle holds what the locks name.
     """
     for variant in variants:
-        pipeline.fetch_inputs(project, variant)
+        work = pipeline.job(project, variant)
+        drift.refuse(work.base_lock)
+        pipeline.fetch_again(project, work)
     images = {} if inputs_only else {v: pipeline.built_image(project, v) for v in variants}
     with project.store.workspace() as folder:
         say("bringing the wheels that Torchkiln itself runs with")

@@ -14,6 +14,7 @@ from torchkiln import smoke as smokes
 from torchkiln import verify as verifies
 from torchkiln.engine import commands as engines
 from torchkiln.errors import EngineError, SandboxError
+from torchkiln.pipeline import Supply
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,6 +38,7 @@ class BuildOptions:
     smoke: bool = True
     verify: bool = False
     caches: Caches | None = None
+    frozen: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +63,15 @@ def build(
     """Build `variant`, test it, and put it where it is wanted."""
     _check(options)
     if options.engine == "docker":
-        return engines.build(project, variant, builder=options.builder, with_smoke=options.smoke)
-    report = pipeline.build(project, variant, with_smoke=options.smoke, caches=options.caches)
+        return engines.build(
+            project,
+            variant,
+            builder=options.builder,
+            with_smoke=options.smoke,
+            frozen=options.frozen,
+        )
+    supply = Supply(caches=options.caches, frozen=options.frozen)
+    report = pipeline.build(project, variant, with_smoke=options.smoke, supply=supply)
     if options.verify:
         reproduce.rebuild_and_compare(project, variant, report.image)
     if options.load:
@@ -97,7 +106,7 @@ def verify(project: Project, variant: Variant, where: Where) -> VerifyReport:
     """Assert what the image of `variant` holds and promises."""
     if where.in_sandbox:
         image = pipeline.built_image(project, variant)
-        pipeline.fetch_inputs(project, variant)  # the wheels' own RECORDs are compared with
+        pipeline.fetch_wheels(project, variant)  # their own RECORDs are compared with
         return verifies.verify(pipeline.job(project, variant), image)
     return engines.verify(project, variant, where.engine, where.gpus)
 

@@ -27,6 +27,11 @@ WORKDIR: Final = "/workspace"
 ENTRYPOINT: Final = (f"/{HOME}/bin/entrypoint",)
 COMMAND: Final = ("/bin/bash",)
 
+DRIFTED: Final = "-drifted"
+"""What the tags of an image end with whose base has drifted from its lock."""
+DRIFTED_LABEL: Final = "io.torchkiln.drifted"
+"""The label that names the packages which are not those of the lock."""
+
 _SYSTEM_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -111,9 +116,10 @@ def _nvidia(cuda: str) -> dict[str, str]:
 
 
 def labels(base: Base, variant: Variant, lock: VariantLock, base_lock: BaseLock) -> dict[str, str]:
-    """Return the image's labels, all of them OCI's predefined keys (image-spec annotations.md)."""
+    """Return the image's labels: OCI's predefined keys (image-spec annotations.md), and drift."""
     kind = f"CUDA {variant.cuda}" if variant.cuda else "CPU"
-    return {
+    drifted = {DRIFTED_LABEL: base_lock.drift} if base_lock.drifted else {}
+    return drifted | {
         "org.opencontainers.image.title": f"torchkiln {variant.id}",
         "org.opencontainers.image.description": (
             f"PyTorch {variant.torch} for {kind}, Python {base.python}, Debian {base.release}"

@@ -191,7 +191,7 @@ def _copy(url: str, partial: Partial) -> None:
         source = local_path(url).open("rb")
     except OSError as error:
         what = f"cannot read {url}"
-        raise FetchError(what, error.strerror or str(error)) from None
+        raise FetchError(what, error.strerror or str(error)) from error
     with source:
         partial.expect(str(os.fstat(source.fileno()).st_size))
         while chunk := source.read(_CHUNK):

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torchkiln import layer_cache, pipeline, reproduce
+from torchkiln import drift, layer_cache, pipeline, reproduce
+from torchkiln.config import DRIFTED
 from torchkiln.errors import BuildError, ProofError, RegistryError, ReproducibilityError
 from torchkiln.image_reader import read_layout
 from torchkiln.proof import keys
@@ -25,6 +26,7 @@ from torchkiln.registry.tags import content_tag, moving_tags
 
 if TYPE_CHECKING:
     from torchkiln.catalog import Variant
+    from torchkiln.engine.job import Job
     from torchkiln.image import Image
     from torchkiln.pipeline import Project
     from torchkiln.proof.check import Proof
@@ -55,6 +57,7 @@ def push(
     key: str = "",
     plain: bool = False,
     cache: bool = True,
+    frozen: bool = False,
 ) -> Pushed:
     """Push the built image of `variant` to the repository `target`, with its documents.
 
@@ -62,7 +65,8 @@ def push(
 
     With a tag in `target` under that name alone, else under its content tag and the moving ones.
     `key` is a private key's file, with which all is signed. An image that is not built raises
-    `BuildError`: a push is no place for surprises.
+    `BuildError`: a push is no place for surprises. With `frozen`, a base that has drifted from its
+    lock raises `LockError`.
     """
     private = keys.load_private(Path(key), project.environ) if key else None
     reference = parse(target)
@@ -75,10 +79,12 @@ def push(
         raise BuildError(
             what, "it was not built from its present lock", f"./kiln build {variant.flag}"
         )
-    pipeline.fetch_inputs(project, variant)  # the SBOM tells what the wheels say of themselves
     work = pipeline.job(project, variant)
+    if frozen:
+        drift.refuse(work.base_lock)
+    pipeline.fetch_wheels(project, variant)  # the SBOM tells what they say of themselves
     documents = described(work, image)
-    tags = [reference.tag] if reference.tag else _tags(project, variant, image)
+    tags = [reference.tag] if reference.tag else _tags(project, work, image)
     pushed = pushes.push(
         project.store,
         image,
@@ -167,8 +173,8 @@ def _rebuild(project: Project, proof: Proof, image: Image) -> None:
         variant = again.catalog.variant(
             statement["predicate"]["buildDefinition"]["externalParameters"]["variant"]
         )
-        pipeline.fetch_inputs(again, variant)
-        with reproduce.rebuilt(again, variant) as (second, built):
+        work = pipeline.locked_job(again, variant)
+        with reproduce.rebuilt(again, work) as (second, built):
             if [one.diff_id for one in built.layers] != [one.diff_id for one in image.layers]:
                 raise reproduce.difference(project.store, second, image, built)
 
@@ -186,7 +192,9 @@ def copy_layout(project: Project, image: Image, target: Path) -> None:
         made.rename(target)
 
 
-def _tags(project: Project, variant: Variant, image: Image) -> list[str]:
+def _tags(project: Project, work: Job, image: Image) -> list[str]:
+    """Return the tags of an image; those of a clean one never name one that has drifted."""
     locked = pipeline.locked_variants(project)
-    fixed = content_tag(project.catalog.base, variant, image.digest)
-    return [fixed, *moving_tags(variant, locked)]
+    fixed = content_tag(work.base, work.variant, image.digest)
+    suffix = DRIFTED if work.base_lock.drifted else ""
+    return [f"{tag}{suffix}" for tag in (fixed, *moving_tags(work.variant, locked))]

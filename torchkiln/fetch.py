@@ -9,16 +9,17 @@ import contextlib
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, Final, Literal
+from typing import TYPE_CHECKING, BinaryIO, Final
 from urllib.parse import quote
 
-from torchkiln import mirror, pipconf
+from torchkiln import mirror, pipconf, snapshot
 from torchkiln.download import download, exclusive
 from torchkiln.errors import FetchError
+from torchkiln.fetch_errors import FileError, Wanted, failure, summary
 from torchkiln.index import Finder, Source, sources
 from torchkiln.lockfile import DEFAULT_SOURCE
 from torchkiln.progress import Progress
-from torchkiln.transport import StatusError, Transport
+from torchkiln.transport import Transport
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -28,18 +29,6 @@ if TYPE_CHECKING:
     from torchkiln.store import Store
 
 _THREADS: Final = 8
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """A file that a lock names; `place` is a .deb's archive or the index that a wheel came from."""
-
-    kind: Literal["wheel", "deb"]
-    name: str
-    file: str
-    size: int
-    sha256: str
-    place: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,10 +46,14 @@ def fetch(
     debs: Sequence[LockedDeb],
     indexes: Mapping[str, str],
     environ: Mapping[str, str],
+    *,
+    date: str = "",
 ) -> FetchReport:
     """Put all `wheels` and `debs` into `store`; `indexes` are the catalog's, name to URL.
 
-    All files that cannot be had are named in one `FetchError`; a full disk is a `StoreError`.
+    `date` (RFC 3339) is that of the lock of `debs`: a dated archive has them as they were then.
+    All files that cannot be had are named in one `FetchError`, which is a `DebsError` where .debs
+    alone are missing; a full disk is a `StoreError`.
     """
     started = time.monotonic()
     missing = _missing(store, [*map(_of_wheel, wheels), *map(_of_deb, debs)])
@@ -68,7 +61,8 @@ def fetch(
         return FetchReport(bytes_fetched=0, files=0, seconds=time.monotonic() - started)
     _check_space(store, missing)
     config = pipconf.read(environ)
-    mirrors = mirror.mirrors(environ) if any(w.kind == "deb" for w in missing) else {}
+    debs_missing = any(wanted.kind == "deb" for wanted in missing)
+    mirrors = mirror.mirrors(environ) if debs_missing else {}
     transport = Transport(config, environ)
     with (
         contextlib.closing(transport),
@@ -81,6 +75,7 @@ def fetch(
             config=config,
             indexes=indexes,
             mirrors=mirrors,
+            snapshots=snapshot.snapshots(environ, date) if debs_missing and date else {},
             progress=progress,
         )
         received = fetcher.run(missing)
@@ -92,6 +87,7 @@ def _of_wheel(wheel: LockedWheel) -> Wanted:
     return Wanted(
         kind="wheel",
         name=wheel.name,
+        version=wheel.version,
         file=wheel.file,
         size=wheel.size,
         sha256=wheel.sha256,
@@ -103,6 +99,7 @@ def _of_deb(deb: LockedDeb) -> Wanted:
     return Wanted(
         kind="deb",
         name=deb.name,
+        version=deb.version,
         file=deb.filename,
         size=deb.size,
         sha256=deb.sha256,
@@ -137,6 +134,7 @@ class _Fetcher:
     config: pipconf.PipConfig
     indexes: Mapping[str, str]
     mirrors: Mapping[str, str]
+    snapshots: Mapping[str, Sequence[str]]
     progress: Progress
 
     def run(self, missing: Sequence[Wanted]) -> int:
@@ -149,12 +147,12 @@ class _Fetcher:
                 self.transport.cancel()
                 pool.shutdown(cancel_futures=True)
                 raise
-        failures = [result for result in results if isinstance(result, FetchError)]
+        failures = [result for result in results if isinstance(result, FileError)]
         if failures:
-            raise _summary(failures, len(missing))
+            raise summary(failures, len(missing))
         return sum(result for result in results if isinstance(result, int))
 
-    def _bring(self, wanted: Wanted) -> int | FetchError:
+    def _bring(self, wanted: Wanted) -> int | FileError:
         """Put one file into the store; return the bytes that came, or why it cannot be had."""
         path = _partial(self.store, wanted)
         self.store.make(path.parent)
@@ -165,7 +163,7 @@ class _Fetcher:
                     return 0
                 received = self._download(wanted, stream)
                 self.store.adopt(path, wanted.sha256)
-        except FetchError as error:
+        except FileError as error:
             return error
         return received
 
@@ -177,7 +175,7 @@ class _Fetcher:
             if isinstance(outcome, int):
                 return outcome
             failures.append(outcome)
-        raise _failure(wanted, failures)
+        raise failure(wanted, failures)
 
     def _try(self, wanted: Wanted, url: str, stream: BinaryIO) -> int | FetchError:
         try:
@@ -195,7 +193,8 @@ class _Fetcher:
     def _urls(self, wanted: Wanted, failures: list[FetchError]) -> Iterator[str]:
         """Yield where the file may be, each URL once."""
         if wanted.kind == "deb":
-            yield f"{self.mirrors[wanted.place]}/{quote(wanted.file, safe='/+~:')}"
+            places = self.mirrors[wanted.place], *self.snapshots.get(wanted.place, ())
+            yield from (f"{place}/{quote(wanted.file, safe='/+~:')}" for place in places)
             return
         asked = sources(self.config)
         if wanted.place != DEFAULT_SOURCE and not self.config.no_index:
@@ -206,34 +205,3 @@ class _Fetcher:
             if fits and link.url not in seen:
                 seen.add(link.url)
                 yield link.url
-
-
-def _failure(wanted: Wanted, failures: Sequence[FetchError]) -> FetchError:
-    """Return the error for one file."""
-    what = f"cannot fetch {wanted.file.rpartition('/')[2]}"
-    why = "\n".join(f"{failure.what}: {failure.why}" for failure in failures)
-    hint = next((failure.hint for failure in failures if failure.hint), "")
-    if wanted.kind == "deb":
-        if any(isinstance(f, StatusError) and f.status == 404 for f in failures):  # noqa: PLR2004
-            why = f"the mirror has replaced the locked version by an update\n{why}"
-            hint = "./kiln lock --base"
-    elif not failures:
-        why = "no configured package index or find-links page offers it"
-        hint = (
-            "name a source that does: export PIP_EXTRA_INDEX_URL=<URL> or PIP_FIND_LINKS=<folder>"
-        )
-    elif wanted.place != DEFAULT_SOURCE and not hint:
-        # The one index that has this wheel is down, or out of reach of this network.
-        hint = "put the wheel into a folder and name that: export PIP_FIND_LINKS=<folder>"
-    return FetchError(what, why, hint or "try again: what has come so far is kept")
-
-
-def _summary(failures: Sequence[FetchError], wanted: int) -> FetchError:
-    """Return one error that names all files that failed."""
-    if len(failures) == 1:
-        return failures[0]
-    ordered = sorted(failures, key=lambda failure: failure.what)
-    lines = [line for f in ordered for line in (f.what, *(f"  {why}" for why in f.why.split("\n")))]
-    hints = dict.fromkeys(failure.hint for failure in ordered)
-    what = f"{len(failures)} of {wanted} files cannot be fetched"
-    return FetchError(what, "\n".join(lines), "\nhint: ".join(hints))

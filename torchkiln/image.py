@@ -59,13 +59,18 @@ class Image:
         return sum(layer.unpacked for layer in self.layers)
 
 
-def write_image(store: Store, variant: str, layers: Sequence[Layer], config: ImageConfig) -> Image:
-    """Put config and manifest into the store and make the image's layout."""
+def write_image(
+    store: Store, variant: str, layers: Sequence[Layer], config: ImageConfig, tag: str = ""
+) -> Image:
+    """Put config and manifest into the store and make the image's layout.
+
+    `tag` is the variant's id by default.
+    """
     config_bytes = canonical(_config(layers, config))
     config_digest = store.put(config_bytes)
     manifest_bytes = canonical(_manifest(layers, config_digest, len(config_bytes)))
     digest = store.put(manifest_bytes)
-    reference = f"{REPOSITORY}:{variant}"
+    reference = f"{REPOSITORY}:{tag or variant}"
     texts = _documents(digest, len(manifest_bytes), config_digest, layers, reference)
     blobs = [digest, config_digest, *(layer.digest for layer in layers)]
     layout = _layout(store, f"{variant}-{digest[:12]}", blobs, texts)

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from torchkiln.catalog import Catalog, Variant
+    from torchkiln.catalog import Base, Catalog, Variant
     from torchkiln.store import Store
 
 ARCHITECTURE: Final = "amd64"
@@ -49,7 +49,13 @@ ARCHITECTURE: Final = "amd64"
 
 def lock_base(root: Path, catalog: Catalog, environ: Mapping[str, str]) -> BaseLock:
     """Write the lock of the base into the project at `root` and return it."""
-    base = catalog.base
+    lock = resolve_base(catalog.base, environ)
+    write_atomic(base_lock_path(root, lock.release), dump(lock))
+    return lock
+
+
+def resolve_base(base: Base, environ: Mapping[str, str]) -> BaseLock:
+    """Return the present versions of the base's packages, from the release's signed index."""
     say(f"reading the index of Debian {base.release}")
     with closing(Transport(pipconf.read(environ), environ)) as transport:
         index = read_index(
@@ -60,14 +66,12 @@ def lock_base(root: Path, catalog: Catalog, environ: Mapping[str, str]) -> BaseL
             keys=read_keys(base.release),
             now=datetime.now(timezone.utc),
         )
-    lock = BaseLock(
+    return BaseLock(
         release=base.release,
         inputs=base_inputs(base),
         date=index.date,
         debs=lock_debs(index, ARCHITECTURE, base.packages),
     )
-    write_atomic(base_lock_path(root, base.release), dump(lock))
-    return lock
 
 
 def _get(transport: Transport, url: str) -> bytes:

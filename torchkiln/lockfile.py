@@ -62,6 +62,23 @@ class LockedDeb:
     sha256: str
 
 
+@dataclass(frozen=True, kw_only=True, order=True)
+class Drifted:
+    """A package of the base whose locked version no mirror has: what is there in its place.
+
+    `locked` and `present` are versions, "" where the package is not in that base.
+    """
+
+    name: str
+    locked: str
+    present: str
+
+    def __str__(self) -> str:
+        if not self.locked:
+            return f"{self.name} {self.present} (new)"
+        return f"{self.name} {self.locked} -> {self.present or 'gone'}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class VariantLock:
     """The wheels of a variant, sorted by name.
@@ -89,12 +106,19 @@ class BaseLock:
 
     `date` (RFC 3339, UTC) is the newest date of the signed indexes that the lock was taken from.
     It becomes the `created` of each image, which so depends on the lock and on no clock.
+    `drifted` is empty in a lock of a project: see `torchkiln.drift`.
     """
 
     release: str
     inputs: str
     date: str
     debs: tuple[LockedDeb, ...]
+    drifted: tuple[Drifted, ...] = ()
+
+    @property
+    def drift(self) -> str:
+        """Return what has drifted in one line, for people and for the image's label."""
+        return ", ".join(map(str, self.drifted))
 
 
 def canonical(value: object) -> bytes:
@@ -146,6 +170,8 @@ def base_lock_path(root: Path, release: str) -> Path:
 def dump(lock: VariantLock | BaseLock) -> str:
     """Return the text of the lock's file."""
     body = asdict(lock) | {"format": FORMAT}
+    if not body.get("drifted"):
+        body.pop("drifted", None)
     body["checksum"] = digest(body)
     return json.dumps(body, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
@@ -169,10 +195,15 @@ def read_environment_lock(root: Path, catalog: Catalog, variant: Variant) -> Var
 
 def read_base_lock(root: Path, base: Base) -> BaseLock:
     """Return the lock of the base; a missing, stale or edited one raises `LockError`."""
-    path = base_lock_path(root, base.release)
+    return read_base_lock_at(root, base_lock_path(root, base.release), base)
+
+
+def read_base_lock_at(root: Path, path: Path, base: Base) -> BaseLock:
+    """Return the lock of `base` that lies at `path`, under `root`; as `read_base_lock` does."""
     body = _read(root, path, base_inputs(base), "lock --base", _CATALOG)
     debs = tuple(LockedDeb(**entry) for entry in body.pop("debs"))
-    return BaseLock(debs=debs, **body)
+    drifted = tuple(Drifted(**entry) for entry in body.pop("drifted", ()))
+    return BaseLock(debs=debs, drifted=drifted, **body)
 
 
 def _read_wheels(root: Path, path: Path, inputs: str, variant: Variant, source: str) -> VariantLock:

@@ -37,8 +37,8 @@ def mirrors(environ: Mapping[str, str], apt_etc: Path = Path("/etc/apt")) -> dic
     No mirror, or a setting that is no URL, raises `FetchError`.
     """
     found = {
-        MAIN: _setting(environ, "TORCHKILN_DEBIAN_MIRROR"),
-        SECURITY: _setting(environ, "TORCHKILN_DEBIAN_SECURITY_MIRROR"),
+        MAIN: setting(environ, "TORCHKILN_DEBIAN_MIRROR"),
+        SECURITY: setting(environ, "TORCHKILN_DEBIAN_SECURITY_MIRROR"),
     }
     if not found[MAIN]:
         configured = _from_apt(apt_etc)
@@ -48,10 +48,11 @@ def mirrors(environ: Mapping[str, str], apt_etc: Path = Path("/etc/apt")) -> dic
         what = "no Debian mirror is known"
         why = f"neither TORCHKILN_DEBIAN_MIRROR nor a Debian entry in `{apt_etc}` names one"
         raise FetchError(what, why, _HINT)
-    return {MAIN: main, SECURITY: found[SECURITY] or _sibling(main)}
+    return {MAIN: main, SECURITY: found[SECURITY] or sibling(main)}
 
 
-def _setting(environ: Mapping[str, str], name: str) -> str | None:
+def setting(environ: Mapping[str, str], name: str) -> str | None:
+    """Return the URL that an environment variable names, without a slash at the end, or None."""
     value = environ.get(name, "").rstrip("/")
     if not value:
         return None
@@ -61,7 +62,7 @@ def _setting(environ: Mapping[str, str], name: str) -> str | None:
     return value
 
 
-def _sibling(main: str) -> str:
+def sibling(main: str) -> str:
     """Return where mirrors that carry security updates keep them: beside the main archive."""
     parts = urlsplit(main)
     return urlunsplit(parts._replace(path=f"{parts.path.rpartition('/')[0]}/{SECURITY}"))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from torchkiln import catalog as catalogs
-from torchkiln import host, layer_cache
+from torchkiln import drift, host, layer_cache
 from torchkiln.base import build_base
 from torchkiln.ci import matrix
 from torchkiln.conda.spec import conda_spec
@@ -16,6 +16,7 @@ from torchkiln.engine import kiln
 from torchkiln.engine.job import BASE_GROWTH, Job, needed_inputs, space_needed
 from torchkiln.fetch import fetch
 from torchkiln.files import write_atomic
+from torchkiln.inputs import base_lock, fetch_from, with_base
 from torchkiln.lockfile import (
     read_base_lock,
     read_environment_lock,
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from torchkiln.image import Image
     from torchkiln.layer import Layer
     from torchkiln.layer_cache import Caches
-    from torchkiln.lockfile import VariantLock
+    from torchkiln.lockfile import BaseLock, Drifted, VariantLock
     from torchkiln.smoke import SmokeReport
 
 
@@ -65,6 +66,7 @@ class BuildReport:
     folder: Path
     seconds: dict[str, float]
     smoke: SmokeReport | None
+    drifted: tuple[Drifted, ...] = ()
 
 
 def open_project(root: Path, environ: Mapping[str, str] = os.environ) -> Project:
@@ -77,6 +79,18 @@ def open_project(root: Path, environ: Mapping[str, str] = os.environ) -> Project
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Supply:
+    """Where a build takes from what the store lacks.
+
+    Layers from `caches` first. With `frozen` the base is that of the lock or none: see
+    `torchkiln.drift`.
+    """
+
+    caches: Caches | None = None
+    frozen: bool = False
+
+
 def job(project: Project, variant: Variant) -> Job:
     """Return what an engine needs to build `variant`; stale locks raise `LockError`."""
     return Job(
@@ -85,35 +99,51 @@ def job(project: Project, variant: Variant) -> Job:
         base=project.catalog.base,
         variant=variant,
         lock=read_variant_lock(project.root, project.catalog, variant),
-        base_lock=read_base_lock(project.root, project.catalog.base),
+        base_lock=base_lock(project),
     )
 
 
-def assemble(
-    project: Project, variant: Variant, watch: Stopwatch, caches: Caches | None = None
-) -> Image:
-    """Return the image of `variant`, with as little fetched and built as the store lacks.
+def locked_job(project: Project, variant: Variant) -> Job:
+    """Return what `job` does, with the project's lock of the base, whether that is built or not."""
+    locked = read_base_lock(project.root, project.catalog.base)
+    return replace(job(project, variant), base_lock=locked)
 
-    What the `caches` have is taken from there.
-    """
-    work = job(project, variant)
+
+def assemble(
+    project: Project, variant: Variant, watch: Stopwatch, supply: Supply | None = None
+) -> Image:
+    """Return the image of `variant`, with as little fetched and built as the store lacks."""
+    supply = supply or Supply()
+    work = locked_job(project, variant)
     with watch.stage("check"):
         _check_host(project, space_needed(work))
-    if caches:
+    if supply.caches:
         with watch.stage("cache"):
-            layer_cache.take(work, caches, project.environ)
+            layer_cache.take(work, supply.caches, project.environ)
+
+    def bring(lock: BaseLock) -> Job:
+        found = replace(work, base_lock=lock)
+        fetch_from(project, *needed_inputs(found), lock)
+        return found
+
     with watch.stage("fetch"):
-        wheels, debs = needed_inputs(work)
-        fetch(project.store, wheels, debs, project.catalog.indexes, project.environ)
+        work = with_base(project, bring, frozen=supply.frozen)
     return kiln.build(work, watch)
 
 
-def prepare(project: Project, variant: Variant, watch: Stopwatch) -> None:
+def prepare(project: Project, variant: Variant, watch: Stopwatch, *, frozen: bool) -> Job:
     """See that this machine can build `variant`, and bring all of its inputs into the store."""
+    work = job(project, variant)
     with watch.stage("check"):
-        _check_host(project, space_needed(job(project, variant)))
+        _check_host(project, space_needed(work))
+
+    def bring(lock: BaseLock) -> Job:
+        debs = [] if drift.is_built(project.store, lock) else lock.debs
+        fetch_from(project, work.lock.wheels, debs, lock)
+        return replace(work, base_lock=lock)
+
     with watch.stage("fetch"):
-        fetch_inputs(project, variant)
+        return with_base(project, bring, frozen=frozen)
 
 
 def locked_variants(project: Project) -> tuple[Variant, ...]:
@@ -159,12 +189,16 @@ def _locks(project: Project) -> dict[str, VariantLock]:
     }
 
 
-def build_base_alone(project: Project) -> Layer:
+def build_base_alone(project: Project, *, frozen: bool = False) -> Layer:
     """Return the base's layer, on which all images stand, fetched and built if it is not there."""
-    lock = read_base_lock(project.root, project.catalog.base)
-    _check_host(project, BASE_GROWTH * sum(deb.size for deb in lock.debs))
-    fetch(project.store, [], lock.debs, project.catalog.indexes, project.environ)
-    return build_base(project.store, lock)
+
+    def bring(lock: BaseLock) -> BaseLock:
+        _check_host(project, BASE_GROWTH * sum(deb.size for deb in lock.debs))
+        if not drift.is_built(project.store, lock):
+            fetch_from(project, [], lock.debs, lock)
+        return lock
+
+    return build_base(project.store, with_base(project, bring, frozen=frozen))
 
 
 def torch_wheel(project: Project, variant: Variant) -> Path:
@@ -174,24 +208,32 @@ def torch_wheel(project: Project, variant: Variant) -> Path:
     return project.store.checked(locked.sha256, locked.file)
 
 
-def fetch_inputs(project: Project, variant: Variant, *, with_kernel: bool = False) -> FetchReport:
+def fetch_inputs(
+    project: Project, variant: Variant, *, with_kernel: bool = False, frozen: bool = False
+) -> FetchReport:
     """Bring what `variant` is made from into the store, and what its environments have beside."""
-    work = job(project, variant)
-    lock = work.lock
+    lock = read_variant_lock(project.root, project.catalog, variant)
     if with_kernel:
         lock = read_environment_lock(project.root, project.catalog, variant)
-    return fetch(
-        project.store,
-        lock.wheels,
-        work.base_lock.debs,
-        project.catalog.indexes,
-        project.environ,
+    return with_base(
+        project, lambda base: fetch_from(project, lock.wheels, base.debs, base), frozen=frozen
     )
+
+
+def fetch_again(project: Project, work: Job) -> None:
+    """Bring into the store what `work` is made from, and nothing in its place."""
+    fetch_from(project, work.lock.wheels, work.base_lock.debs, work.base_lock)
+
+
+def fetch_wheels(project: Project, variant: Variant) -> None:
+    """Bring the wheels of `variant` into the store."""
+    lock = read_variant_lock(project.root, project.catalog, variant)
+    fetch(project.store, lock.wheels, [], project.catalog.indexes, project.environ)
 
 
 def built_image(project: Project, variant: Variant) -> Image:
     """Return the image of `variant` as its lock gives it, built before or now."""
-    return assemble(project, variant, Stopwatch())
+    return image_built_before(project, variant) or assemble(project, variant, Stopwatch())
 
 
 def image_built_before(project: Project, variant: Variant) -> Image | None:
@@ -200,14 +242,14 @@ def image_built_before(project: Project, variant: Variant) -> Image | None:
 
 
 def build(
-    project: Project, variant: Variant, *, with_smoke: bool, caches: Caches | None = None
+    project: Project, variant: Variant, *, with_smoke: bool, supply: Supply | None = None
 ) -> BuildReport:
     """Build `variant` and, unless told not to, see that it trains.
 
     An image that passed before on this machine is not tried again: it is the same bytes.
     """
     watch = Stopwatch()
-    image = assemble(project, variant, watch, caches)
+    image = assemble(project, variant, watch, supply)
     picture = report_folder(project.store, image.digest) / "layers.svg"
     if not picture.exists():
         write_atomic(picture, layers_svg(image))
@@ -218,7 +260,13 @@ def build(
             if report is None:
                 with waiting(f"running the smoke suite in `{variant.id}`"):
                     report = smoke(project.store, image)
-    return BuildReport(image=image, seconds=watch.seconds, smoke=report, folder=picture.parent)
+    return BuildReport(
+        image=image,
+        seconds=watch.seconds,
+        smoke=report,
+        folder=picture.parent,
+        drifted=base_lock(project).drifted,
+    )
 
 
 def _check_host(project: Project, space: int) -> None:
@@ -253,6 +301,7 @@ def as_json(report: BuildReport) -> dict[str, Any]:
             }
             for layer in image.layers
         ],
+        "drifted": [asdict(package) for package in report.drifted],
         "seconds": report.seconds,
         "smoke": tested and smoke_as_json(tested),
     }

@@ -29,20 +29,19 @@ _SHOWN: Final = 20
 
 def rebuild_and_compare(project: Project, variant: Variant, image: Image) -> None:
     """Build `variant` in a second store; any difference raises `ReproducibilityError`."""
-    with rebuilt(project, variant) as (second, again):
+    with rebuilt(project, pipeline.job(project, variant)) as (second, again):
         if again.digest != image.digest:
             raise difference(project.store, second, image, again)
     say(f"the second build is the same: sha256:{image.digest}")
 
 
 @contextmanager
-def rebuilt(project: Project, variant: Variant) -> Iterator[tuple[Store, Image]]:
-    """Give a second store and the image of `variant` in it, made from nothing but its inputs."""
-    say(f"building `{variant.id}` again in a second store")
-    pipeline.fetch_inputs(project, variant)
+def rebuilt(project: Project, work: Job) -> Iterator[tuple[Store, Image]]:
+    """Give a second store and the image of `work` in it, made from nothing but its inputs."""
+    say(f"building `{work.variant.id}` again in a second store")
+    pipeline.fetch_again(project, work)
     with project.store.workspace() as folder:
         second = Store(folder / "store")
-        work = pipeline.job(project, variant)
         _share_inputs(project.store, second, work)
         yield second, kiln.build(replace(work, store=second), Stopwatch())
 

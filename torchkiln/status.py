@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from torchkiln import drivers, gpus, pipeline
@@ -13,6 +13,7 @@ from torchkiln.lockfile import variant_lock_path
 if TYPE_CHECKING:
     from torchkiln.catalog import Variant
     from torchkiln.image import Image
+    from torchkiln.lockfile import Drifted
     from torchkiln.pipeline import Project
 
 State = Literal["not locked", "stale lock", "locked", "built"]
@@ -20,13 +21,17 @@ State = Literal["not locked", "stale lock", "locked", "built"]
 
 @dataclass(frozen=True, kw_only=True)
 class VariantStatus:
-    """A variant with `image` where the store has it, and `wheels`, the bytes of its lock."""
+    """A variant with `image` where the store has it, and `wheels`, the bytes of its lock.
+
+    `drifted` are the packages of the image's base that are not the locked ones.
+    """
 
     variant: Variant
     python: str
     state: State
     wheels: int | None
     image: Image | None
+    drifted: tuple[Drifted, ...] = ()
 
     @property
     def driver(self) -> str:
@@ -54,6 +59,7 @@ def status(project: Project) -> tuple[VariantStatus, ...]:
 def _status(project: Project, variant: Variant) -> VariantStatus:
     state: State = "not locked"
     wheels, image = None, None
+    drifted: tuple[Drifted, ...] = ()
     if variant_lock_path(project.root, variant.id).exists():
         try:
             job = pipeline.job(project, variant)
@@ -63,12 +69,14 @@ def _status(project: Project, variant: Variant) -> VariantStatus:
             wheels = sum(wheel.size for wheel in job.lock.wheels)
             image = built_before(job)
             state = "built" if image else "locked"
+            drifted = job.base_lock.drifted if image else ()
     return VariantStatus(
         variant=variant,
         python=project.catalog.base.python,
         state=state,
         wheels=wheels,
         image=image,
+        drifted=drifted,
     )
 
 
@@ -96,6 +104,7 @@ def as_json(found: tuple[VariantStatus, ...]) -> list[dict[str, Any]]:
             "wheels_size": one.wheels,
             "digest": f"sha256:{one.image.digest}" if one.image else None,
             "size": one.image.size if one.image else None,
+            "drifted": [asdict(package) for package in one.drifted],
         }
         for one in found
     ]

@@ -154,7 +154,7 @@ class Store:
     def read_record(self, kind: str, key: str) -> dict[str, Any] | None:
         """Return the record, None if there is none or it cannot be read."""
         try:
-            text = self._record(kind, key).read_text(encoding="utf-8")
+            text = self.record(kind, key).read_text(encoding="utf-8")
             record: dict[str, Any] = json.loads(text)
         except (FileNotFoundError, NotADirectoryError, ValueError):
             return None
@@ -163,8 +163,8 @@ class Store:
     def write_record(self, kind: str, key: str, value: Mapping[str, Any]) -> None:
         """Keep `value` under `kind` and `key`."""
         with self.reporting():
-            self.make(self._record(kind, key).parent)
-            write_atomic(self._record(kind, key), json.dumps(value, sort_keys=True) + "\n")
+            self.make(self.record(kind, key).parent)
+            write_atomic(self.record(kind, key), json.dumps(value, sort_keys=True) + "\n")
 
     @contextlib.contextmanager
     def reporting(self) -> Iterator[None]:
@@ -198,7 +198,8 @@ class Store:
         hint = "free some space there, or name another place: export TORCHKILN_HOME=/path"
         return StoreError(what, error.strerror or str(error), hint)
 
-    def _record(self, kind: str, key: str) -> Path:
+    def record(self, kind: str, key: str) -> Path:
+        """Return where the record of this kind and key lies or would lie."""
         return self.root / "records" / kind / f"{key}.json"
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def listed(found: Sequence[VariantStatus]) -> str:
-    """Return the table of variants, and a line on each that is at its end."""
+    """Return the table of variants, a line on each that is at its end, and on a drifted base."""
     heads = ("variant", "torch", "CUDA", "Python", "driver", "state", "size", "digest", "GPUs")
     rows = [
         (
@@ -25,7 +25,7 @@ def listed(found: Sequence[VariantStatus]) -> str:
             one.variant.cuda or "",
             one.python,
             one.driver and f">={one.driver}",
-            one.state,
+            f"{one.state}, drifted" if one.drifted else one.state,
             megabytes(one.image.size) if one.image else "",
             one.image.digest[:12] if one.image else "",
             ", ".join(one.covers),
@@ -37,6 +37,11 @@ def listed(found: Sequence[VariantStatus]) -> str:
         f" {one.variant.replacement} replaces it"
         for one in found
         if one.variant.ended
+    ]
+    drifts = {one.drifted for one in found if one.drifted}
+    ends += [
+        f"the base has drifted from its lock: {', '.join(map(str, drifted))}; ./kiln lock --base"
+        for drifted in sorted(drifts)
     ]
     return "\n".join([*_left(heads, rows), "", *ends])
 

@@ -6,6 +6,7 @@ Or what an engine has, in its containers: `--engine docker --reference torchkiln
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -21,8 +22,11 @@ from torchkiln.engine.containers import ContainerOptions, container, start
 from torchkiln.engine.images import find_made
 from torchkiln.engine.save import read_engine_image
 from torchkiln.image_reader import read_layout
-from torchkiln.lockfile import read_base_lock, read_variant_lock
+from torchkiln.inputs import base_lock
+from torchkiln.lockfile import read_variant_lock
+from torchkiln.pipeline import Project
 from torchkiln.sandbox import Sandbox
+from torchkiln.store import Store, default_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -54,14 +58,17 @@ def _option(config: pytest.Config, name: str) -> Any:  # noqa: ANN401
     return config.getoption(name, default=None)
 
 
-def _expected(name: str) -> Expected:
+def _expected(config: pytest.Config) -> Expected:
     variants = catalog.load(PROJECT / "images/variants.yaml")
-    variant = variants.variant(name)
+    variant = variants.variant(_option(config, "--variant"))
+    blobs = _option(config, "--blobs")
+    store = Store(blobs.parents[1] if blobs else default_root(os.environ))
+    project = Project(root=PROJECT, catalog=variants, store=store, environ=os.environ)
     return Expected(
         base=variants.base,
         variant=variant,
         lock=read_variant_lock(PROJECT, variants, variant),
-        base_lock=read_base_lock(PROJECT, variants.base),
+        base_lock=base_lock(project),
         venv=venv(variants.base),
     )
 
@@ -76,7 +83,7 @@ def pytest_collect_file(parent: pytest.Collector) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give tests with `wheel` one run for each locked wheel, by name."""
     if "wheel" in metafunc.fixturenames:
-        wheels = _expected(_option(metafunc.config, "--variant")).lock.wheels
+        wheels = _expected(metafunc.config).lock.wheels
         metafunc.parametrize("wheel", wheels, ids=lambda wheel: wheel.name)
 
 
@@ -90,7 +97,7 @@ def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str]
 
 @pytest.fixture(scope="session")
 def expected(pytestconfig: pytest.Config) -> Expected:
-    return _expected(_option(pytestconfig, "--variant"))
+    return _expected(pytestconfig)
 
 
 @pytest.fixture(scope="session")

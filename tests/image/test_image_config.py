@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from torchkiln.config import DRIFTED_LABEL
 from torchkiln.sandbox import Mount
 
 if TYPE_CHECKING:
@@ -23,7 +24,9 @@ _PREFIX = "org.opencontainers.image"
 def test_labels_name_variant_version_and_date(image: ImageListing, expected: Expected) -> None:
     labels = image.runtime["Labels"]
 
-    assert all(name.startswith(f"{_PREFIX}.") and value for name, value in labels.items())
+    others = {name for name in labels if not name.startswith(f"{_PREFIX}.")}
+    assert others == ({DRIFTED_LABEL} if expected.base_lock.drifted else set())
+    assert all(labels.values())
     assert labels[f"{_PREFIX}.title"] == f"torchkiln {expected.variant.id}"
     assert labels[f"{_PREFIX}.version"] == expected.lock.wheel("torch").version
     assert labels[f"{_PREFIX}.created"] == expected.base_lock.date

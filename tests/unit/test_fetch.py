@@ -22,6 +22,7 @@ from torchkiln import fetch as fetch_module
 from torchkiln import pipconf
 from torchkiln.errors import FetchError, StoreError
 from torchkiln.fetch import FetchReport, fetch
+from torchkiln.fetch_errors import DebsError
 from torchkiln.lockfile import LockedDeb, LockedWheel
 from torchkiln.store import Store
 
@@ -218,9 +219,67 @@ def test_deb_that_left_the_mirror_points_to_a_new_lock(store: Store) -> None:
         with pytest.raises(FetchError) as caught:
             fetch(store, [], [deb("d")], {}, settings)
 
-    assert "cannot fetch d++_2~3_amd64.deb" == caught.value.what
+    assert isinstance(caught.value, DebsError)
+    assert "locked Debian packages not found on the mirror: d 1:2~3" == caught.value.what
+    assert ("d 1:2~3",) == caught.value.gone
     assert caught.value.why.startswith("the mirror has replaced the locked version by an update")
     assert "./kiln lock --base" == caught.value.hint
+
+
+def test_deb_that_is_not_in_a_folder_has_left_it(store: Store, tmp_path: Path) -> None:
+    settings = environ(TORCHKILN_DEBIAN_MIRROR=(tmp_path / "debian").as_uri())
+
+    with pytest.raises(DebsError) as caught:
+        fetch(store, [], [deb("d")], {}, settings)
+
+    assert ("d 1:2~3",) == caught.value.gone
+
+
+def test_deb_that_a_server_does_not_give_for_now_has_not_left_it(store: Store) -> None:
+    with serving({f"/debian/{deb('d').filename}": status(503)}) as site:
+        settings = environ(TORCHKILN_DEBIAN_MIRROR=f"{site.url}/debian")
+        with pytest.raises(DebsError) as caught:
+            fetch(store, [], [deb("d")], {}, settings)
+
+    assert () == caught.value.gone
+
+
+def test_a_wheel_that_is_missing_too_is_no_matter_of_debs(store: Store) -> None:
+    """Another base would not help."""
+    with serving({}) as site:
+        settings = environ(TORCHKILN_DEBIAN_MIRROR=f"{site.url}/debian")
+        with pytest.raises(FetchError, match="2 of 2 files cannot be fetched") as caught:
+            fetch(store, [wheel("a")], [deb("d")], {}, settings)
+
+    assert not isinstance(caught.value, DebsError)
+
+
+def test_deb_that_left_the_mirror_comes_from_a_dated_archive(store: Store) -> None:
+    files = {f"/old/debian-security/20261123T000000Z/{deb('d').filename}": DATA["d"]}
+    with serving(files) as site:
+        settings = environ(
+            TORCHKILN_DEBIAN_MIRROR=f"{site.url}/debian",
+            TORCHKILN_DEBIAN_SNAPSHOT=f"{site.url}/old/debian/@SNAPSHOTID@",
+        )
+        locked = deb("d", "debian-security")
+        report = fetch(store, [], [locked], {}, settings, date="2026-11-22T00:00:00Z")
+
+    assert 1 == report.files
+    assert [DATA["d"]] == blobs(store)
+    assert 3 == len(site.paths()), "the mirror, the archive at the lock's date, and a day later"
+
+
+def test_a_dated_archive_with_other_bytes_is_not_believed(store: Store) -> None:
+    name = deb("d").filename
+    with serving({f"/old/debian/{name}": b"x" * len(DATA["d"])}) as site:
+        settings = environ(
+            TORCHKILN_DEBIAN_MIRROR=f"{site.url}/debian",
+            TORCHKILN_DEBIAN_SNAPSHOT=f"{site.url}/old/debian",
+        )
+        with pytest.raises(DebsError):
+            fetch(store, [], [deb("d")], {}, settings, date="2026-11-22T00:00:00Z")
+
+    assert [] == blobs(store)
 
 
 def test_index_that_does_not_answer_is_named_where_nothing_else_has_the_file(store: Store) -> None:

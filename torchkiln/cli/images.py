@@ -11,7 +11,16 @@ from invoke.tasks import task
 from torchkiln import build_all, commands, exchange, pipeline, registry_reports, reports
 from torchkiln import bundle as bundles
 from torchkiln import check_contract as contracts
-from torchkiln.cli.flags import ROOT, WHERE, WHICH, after_dashes, as_json, expected, selected
+from torchkiln.cli.flags import (
+    FROZEN,
+    ROOT,
+    WHERE,
+    WHICH,
+    after_dashes,
+    as_json,
+    expected,
+    selected,
+)
 from torchkiln.cli.registry import PLAIN
 from torchkiln.commands import BuildOptions, Where
 from torchkiln.errors import CatalogError, DifferenceError, VerifyError
@@ -27,11 +36,11 @@ if TYPE_CHECKING:
     from invoke.context import Context
 
 
-@task(help=WHICH)
+@task(help={**WHICH, "frozen": FROZEN})
 @expected
-def fetch(c: Context, cpu: bool = False, cuda: str = "") -> None:
+def fetch(c: Context, cpu: bool = False, cuda: str = "", frozen: bool = False) -> None:
     """Bring all inputs of images and environments into the store."""
-    report = pipeline.fetch_inputs(*selected(cpu, cuda), with_kernel=True)
+    report = pipeline.fetch_inputs(*selected(cpu, cuda), with_kernel=True, frozen=frozen)
     print(reports.fetched(report))
 
 
@@ -50,6 +59,7 @@ def fetch(c: Context, cpu: bool = False, cuda: str = "") -> None:
         "smoke": "run the smoke suite on the image (default)",
         "cache-from": "take layers that REGISTRY/REPOSITORY has, checked; more than once",
         "plain-http": "speak http to a cache that is not on this machine",
+        "frozen": FROZEN,
         "verify": "build again from nothing in a second store and compare",
         "json": "print one JSON object on stdout; with --all a list of them",
     },
@@ -70,6 +80,7 @@ def build(
     smoke: bool = True,
     verify: bool = False,
     plain_http: bool = False,
+    frozen: bool = False,
     json: bool = False,
 ) -> None:
     """Build images from their locks and see that they train."""
@@ -81,9 +92,11 @@ def build(
         smoke=smoke,
         verify=verify,
         caches=caches(cache_from, plain=plain_http),
+        frozen=frozen,
     )
     if base:
-        print(f"sha256:{pipeline.build_base_alone(pipeline.open_project(ROOT)).diff_id}")
+        layer = pipeline.build_base_alone(pipeline.open_project(ROOT), frozen=frozen)
+        print(f"sha256:{layer.diff_id}")
         return
     if not (all or only):
         report = commands.build(*selected(cpu, cuda), options)

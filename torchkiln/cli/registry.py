@@ -28,6 +28,7 @@ PLAIN = "speak http to a registry that is not on this machine"
         "engine": "whose image: kiln (from the store, by default), docker, podman",
         "plain-http": PLAIN,
         "cache": "offer its layers to `build --cache-from` there (default)",
+        "frozen": "fail where the base has drifted from its lock",
         "json": "print one JSON object",
     }
 )
@@ -41,6 +42,7 @@ def push(
     engine: str = "kiln",
     plain_http: bool = False,
     cache: bool = True,
+    frozen: bool = False,
     json: bool = False,
 ) -> None:
     """Push an image to a registry; print its digest."""
@@ -48,7 +50,9 @@ def push(
     if engine != "kiln":
         print(f"{to}@{engines.push(project, variant, engine, to)}")
         return
-    pushed = exchange.push(project, variant, to, key=key, plain=plain_http, cache=cache)
+    pushed = exchange.push(
+        project, variant, to, key=key, plain=plain_http, cache=cache, frozen=frozen
+    )
     print(as_json(reports.pushed_as_json(pushed)) if json else reports.pushed(pushed))
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from torchkiln.base import build_base
-from torchkiln.config import base_config
+from torchkiln.config import base_config, labels
 from torchkiln.dockerfile import TOOLS
 from torchkiln.engine.images import arriving, failure, find
 from torchkiln.engine.load import load
@@ -89,7 +89,7 @@ def _check_buildx(engine: Engine) -> None:
 
 def build(job: Job, engine: Engine, builder: Builder, watch: Stopwatch) -> EngineImage:
     """Build the image of `job` with BuildKit and return it; it is in the engine then."""
-    reference = f"{REPOSITORY}:{job.variant.id}"
+    reference = f"{REPOSITORY}:{job.tag}"
     with watch.stage("base"):
         base = _base_context(job, engine, builder)
     with watch.stage("build"), job.store.workspace() as workspace:
@@ -139,10 +139,19 @@ def _arguments(job: Job, base: str, workspace: Path, name: str) -> list[str]:
     return [
         *(word for pair in contexts.items() for word in ("--build-context", "{}={}".format(*pair))),
         *("--build-arg", f"SOURCE_DATE_EPOCH={epoch}"),
+        *(word for label in _labels(job) for word in ("--label", label)),
         *("--network", "none"),
         *("--tag", name, "--load"),
         str(job.project / "images" / job.variant.id),
     ]
+
+
+def _labels(job: Job) -> list[str]:
+    """Return the labels that are not the Dockerfile's: it is rendered from the project's lock."""
+    if not job.base_lock.drifted:
+        return []
+    found = labels(job.base, job.variant, job.lock, job.base_lock)
+    return [f"{name}={value}" for name, value in sorted(found.items())]
 
 
 def _buildx(job: Job, engine: Engine, arguments: list[str]) -> None:

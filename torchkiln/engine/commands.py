@@ -44,18 +44,17 @@ class EngineBuildReport:
 
 
 def build(
-    project: Project, variant: Variant, *, builder: str, with_smoke: bool
+    project: Project, variant: Variant, *, builder: str, with_smoke: bool, frozen: bool = False
 ) -> EngineBuildReport:
     """Build `variant` with BuildKit and, unless told not to, see that it trains."""
     watch = Stopwatch()
-    work = pipeline.job(project, variant)
     path = f"images/{variant.id}/Dockerfile"
     if (project.root / path).read_text(encoding="utf-8") != pipeline.rendered(project)[path]:
         what = f"the Dockerfile is not what template and lock give: {path}"
         raise DriftError(what, hint="./kiln render")
     with connect("docker", project.environ) as engine:
         chosen = buildkit.find_builder(engine, builder)
-        pipeline.prepare(project, variant, watch)
+        work = pipeline.prepare(project, variant, watch, frozen=frozen)
         image = buildkit.build(work, engine, chosen, watch)
         report = None
         if with_smoke:
@@ -81,14 +80,14 @@ def load(project: Project, image: Image, name: str) -> None:
 def smoke(project: Project, variant: Variant, name: str, gpus: str) -> SmokeReport:
     """Run the smoke suite in what an engine has of `variant`."""
     with connect(check_name(name), project.environ) as engine:
-        image = find_made(engine, _reference(variant), variant.flag)
+        image = find_made(engine, _reference(project, variant), variant.flag)
         return smokes.smoke_in(engine, project.store, image, gpus)
 
 
 def verify(project: Project, variant: Variant, name: str, gpus: str) -> VerifyReport:
     """Assert what an engine's image of `variant` holds and promises."""
     with connect(check_name(name), project.environ) as engine:
-        image = find_made(engine, _reference(variant), variant.flag)
+        image = find_made(engine, _reference(project, variant), variant.flag)
         return verifies.verify_in(pipeline.job(project, variant), engine, image, gpus)
 
 
@@ -103,7 +102,7 @@ def run(
 ) -> int:
     """Run a command at this terminal in an engine's image of `variant`; return its exit code."""
     with connect(check_name(name), project.environ) as engine:
-        image = find_made(engine, _reference(variant), variant.flag)
+        image = find_made(engine, _reference(project, variant), variant.flag)
         settings = ContainerOptions(
             uid=options.uid,
             mounts=tuple(parse_mount(text) for text in options.mounts),
@@ -118,7 +117,7 @@ def run(
 def push(project: Project, variant: Variant, name: str, target: str) -> str:
     """Push an engine's image of `variant` to a registry and return its digest there."""
     with connect(check_name(name), project.environ) as engine:
-        image = find_made(engine, _reference(variant), variant.flag)
+        image = find_made(engine, _reference(project, variant), variant.flag)
         return push_image(engine, image, target)
 
 
@@ -137,5 +136,5 @@ def as_json(report: EngineBuildReport) -> dict[str, Any]:
     }
 
 
-def _reference(variant: Variant) -> str:
-    return f"{REPOSITORY}:{variant.id}"
+def _reference(project: Project, variant: Variant) -> str:
+    return f"{REPOSITORY}:{pipeline.job(project, variant).tag}"

@@ -15,7 +15,7 @@ from torchkiln import layer as layers
 from torchkiln import venv as venvs
 from torchkiln import wheel as wheels
 from torchkiln.base import base_key
-from torchkiln.config import venv
+from torchkiln.config import DRIFTED, venv
 from torchkiln.layer import Layer
 from torchkiln.lockfile import digest
 from torchkiln.plan import plan_layers
@@ -50,6 +50,11 @@ class Job:
     variant: Variant
     lock: VariantLock
     base_lock: BaseLock
+
+    @property
+    def tag(self) -> str:
+        """Return the tag of the image: another one where its base has drifted from the lock."""
+        return f"{self.variant.id}{DRIFTED}" if self.base_lock.drifted else self.variant.id
 
     @property
     def venv(self) -> Venv:

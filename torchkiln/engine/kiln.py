@@ -90,7 +90,7 @@ def layer_keys(job: Job) -> list[str]:
 def _finish(job: Job, layers: Sequence[Layer]) -> Image:
     """Return the image of the base's layer, those of wheels, and Torchkiln's own."""
     config = image_config(job.base, job.variant, job.lock, job.base_lock)
-    return write_image(job.store, job.variant.id, [*layers, _own_layer(job)], config)
+    return write_image(job.store, job.variant.id, [*layers, _own_layer(job)], config, job.tag)
 
 
 @dataclass(frozen=True, kw_only=True)

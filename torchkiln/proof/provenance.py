@@ -5,7 +5,8 @@ The build type `pkg:generic/torchkiln#build/v1`, whose parameters are these:
     externalParameters.variant   the id of the variant in the catalog
     externalParameters.files     the text of the catalog and of the two locks, by their paths
     internalParameters           what Torchkiln chose by itself: codec, prefix, Python, and for each
-                                 layer the hash of all that it is made from and by, code included
+                                 layer the hash of all that it is made from and by, code included;
+                                 `drifted` names what is not as the project locks it
 
 To build the image again: write the files into a folder, and beside them those of Torchkiln that
 `resolvedDependencies` names with their hashes (`project_from` does both); then
@@ -18,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import subprocess
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -31,7 +33,7 @@ from torchkiln.engine.job import layer_key
 from torchkiln.errors import ArchiveError
 from torchkiln.files import write_atomic
 from torchkiln.layer import CODEC
-from torchkiln.lockfile import base_lock_path, variant_lock_path
+from torchkiln.lockfile import base_lock_path, dump, variant_lock_path
 from torchkiln.plan import plan_layers
 from torchkiln.proof.part import purl
 from torchkiln.proof.statement import statement
@@ -65,6 +67,7 @@ def provenance(job: Job, image: Image) -> dict[str, Any]:
                 "prefix": f"/{job.venv.prefix}",
                 "python": job.python_package,
                 "layers": _layer_keys(job),
+                **_drifted(job),
             },
             "resolvedDependencies": list(_dependencies(job, files)),
         },
@@ -136,13 +139,20 @@ def _checked_files(said: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _project_files(job: Job) -> dict[str, str]:
-    """Return the text of the catalog and of the locks, by path in the project."""
-    paths = (
-        job.project / _CATALOG,
-        variant_lock_path(job.project, job.variant.id),
-        base_lock_path(job.project, job.base.release),
-    )
-    return {str(path.relative_to(job.project)): path.read_text("utf-8") for path in paths}
+    """Return the text of the catalog and of the locks, by path in the project.
+
+    The lock of the base is that of this image, also where it has drifted from the project's.
+    """
+    paths = (job.project / _CATALOG, variant_lock_path(job.project, job.variant.id))
+    texts = {path: path.read_text("utf-8") for path in paths}
+    texts[base_lock_path(job.project, job.base.release)] = dump(job.base_lock)
+    return {str(path.relative_to(job.project)): text for path, text in texts.items()}
+
+
+def _drifted(job: Job) -> dict[str, Any]:
+    """Return the packages of the base that are not the ones that the project locks, if any."""
+    drifted = [asdict(package) for package in job.base_lock.drifted]
+    return {"drifted": drifted} if drifted else {}
 
 
 def _layer_keys(job: Job) -> dict[str, str]:

@@ -94,7 +94,8 @@ def _subject(job: Job, image: Image) -> dict[str, Any]:
     """Return the image itself as a component."""
     digest = f"sha256:{image.digest}"
     # Here the colon is encoded: the purl type `oci` says so of the version.
-    ref = f"pkg:oci/{REPOSITORY}@{digest.replace(':', '%3A')}?arch=amd64&tag={image.variant}"
+    tag = image.reference.rpartition(":")[2]
+    ref = f"pkg:oci/{REPOSITORY}@{digest.replace(':', '%3A')}?arch=amd64&tag={tag}"
     return {
         "type": "container",
         "bom-ref": ref,

@@ -16,7 +16,7 @@ _TAG: Final = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _HOST: Final = re.compile(r"(\[[0-9a-fA-F:]+\]|[a-zA-Z0-9.-]+)(:[0-9]{1,5})?")
 _LONGEST_NAME: Final = 255
-_CONTENT_TAG: Final = re.compile(r".+-r[0-9a-f]{12}")
+_CONTENT_TAG: Final = re.compile(r".+-r[0-9a-f]{12}(-drifted)?")
 _LOOPBACK: Final = re.compile(r"(localhost|127(\.\d+){3}|\[::1\])(:\d+)?")
 
 
@@ -89,7 +89,7 @@ def is_reference(text: str) -> bool:
 
 
 def is_content_tag(tag: str) -> bool:
-    """Tell whether a tag names one content for ever: it ends with `-r<12 hex>`."""
+    """Tell whether a tag names one content for ever: it has `-r<12 hex>` at its end."""
     return _CONTENT_TAG.fullmatch(tag) is not None
 
 
