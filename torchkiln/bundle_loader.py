@@ -24,6 +24,7 @@ from torchkiln.bundle_format import (
 from torchkiln.layer import CHUNK, Layer
 from torchkiln.lockfile import base_lock_path, variant_lock_path
 from torchkiln.progress import Progress
+from torchkiln.projects import Root, register
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -70,6 +71,7 @@ def load(project: Project, path: Path) -> Loaded:
     hint = "name a place with more space: export TORCHKILN_HOME=/path"
     host.demand(list(host.space_faults(host.Space(path=store.root, size=received, hint=hint))))
     store.sweep()
+    _register(project, bundle)
     with Progress("load", received) as progress:
         _adopt(store, bundle, missing, progress.advance)
     for one in bundle.index.parts:
@@ -96,6 +98,20 @@ def check(path: Path) -> Checked:
             return _Check(stream, path, progress.advance).run(length)
     except OSError as error:
         raise refused(title, error.strerror or str(error)) from error
+
+
+def _register(project: Project, bundle: Checked) -> None:
+    """Note that the project uses what the bundle holds, by the bundle's own locks."""
+    parts = bundle.index.parts
+    for name in bundle.index.variants:
+        root = Root(
+            project=project.root,
+            variant=name,
+            lock=next((one.sha256 for one in parts if one.path == f"locks/{name}.json"), ""),
+            inputs=frozenset(one.sha256 for one in parts if one.role in {"wheel", "deb"}),
+            layers=frozenset(one.path.rpartition("/")[2] for one in parts if one.role == "record"),
+        )
+        register(project.store, root)
 
 
 class _Check:

@@ -33,6 +33,7 @@ from torchkiln.lockfile import (
     variant_lock_path,
 )
 from torchkiln.progress import say
+from torchkiln.projects import use
 from torchkiln.reach import reach
 from torchkiln.resolve import Sources, glibc_minor, resolve, resolve_kernel, uv_platform
 from torchkiln.transport import Transport
@@ -140,6 +141,7 @@ def lock_variant(
     fetch(store, [torch], [], catalog.indexes, environ)
     check_torch(variant, store.blob(torch.sha256))
     write_atomic(variant_lock_path(root, variant.id), dump(lock))
+    use(store, root, variant_lock_path(root, variant.id), wheels)
     return lock
 
 

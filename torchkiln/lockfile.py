@@ -167,6 +167,16 @@ def base_lock_path(root: Path, release: str) -> Path:
     return root / "envs" / f"debian-{release}.lock.json"
 
 
+def lock_hash(path: Path) -> str:
+    """Return the sha256 (hex) of a lock's file: one that was edited or is stale has one too."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def lock_name(path: Path) -> str:
+    """Return what a lock's file is of, by its place: a variant's id, or `debian-<release>`."""
+    return path.parent.name if path.name == "lock.json" else path.name.removesuffix(".lock.json")
+
+
 def dump(lock: VariantLock | BaseLock) -> str:
     """Return the text of the lock's file."""
     body = asdict(lock) | {"format": FORMAT}

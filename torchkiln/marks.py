@@ -1,41 +1,30 @@
-"""Which things of the store are needed: those that locks name, and all that hangs on them.
+"""What hangs on what in a store: from inputs and layers to all that is made of them.
 
-From the locks' layers to the images that are made of them, to the blobs, trees and reports of
-these. A record of a kind that is made outside the build (`pulled`) keeps the blobs that it names.
+From layers' keys to the images that are made of them, to the blobs, trees and reports of these. A
+record of a kind that is made outside the build (`pulled`) keeps the blobs that it names.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
+from torchkiln.drift import RECORDS as DRIFTED
 from torchkiln.lockfile import digest as digest_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
-    from torchkiln.roots import Roots
+    from torchkiln.projects import Root
     from torchkiln.store import Store
-    from torchkiln.stored import Thing
+    from torchkiln.stored import Kind, Thing
 
-_MADE: Final = frozenset({"layers", "bytecode"})  # kinds of records that builds make again
-_PULLED: Final = "pulled"
-_INPUTS: Final = frozenset({"wheels", "debs", "conda packages"})
-_DAY: Final = 86400  # seconds
 _SHA256: Final = re.compile(r"\b[0-9a-f]{64}\b")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Keep:
-    """What is kept beside what locks need: things younger than `days`, inputs, pulled images."""
-
-    days: float = 0
-    inputs: bool = False
-    pulled: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +36,13 @@ class Layout:
     layers: tuple[str, ...]
     diff_ids: tuple[str, ...]
     blobs: frozenset[str]
+
+    def is_of(self, layers: set[str]) -> bool:
+        """Tell whether `layers` are all that it has, but for Torchkiln's own, which is the last.
+
+        That one has no record and next to no bytes, and differs between images of the same wheels.
+        """
+        return any(part and layers.issuperset(part) for part in (self.layers, self.layers[:-1]))
 
 
 def read_layout(path: Path) -> Layout | None:
@@ -67,119 +63,111 @@ def read_layout(path: Path) -> Layout | None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Marks:
-    """What is needed of the `found` things of a store at the time `now` (seconds since 1970)."""
+class Graph:
+    """What of the `found` things of a store is needed with what: sets of their paths."""
 
     store: Store
     found: Sequence[Thing]
-    roots: Roots
-    keep: Keep
-    now: float
 
-    def needed(self, thing: Thing) -> bool:
-        """Tell whether the thing is to be kept."""
-        if thing.kind == "leftovers":
-            return False
-        return self._young(thing.path) or thing.path in self._paths
+    @cached_property
+    def images(self) -> list[Layout]:
+        """Return the images that are whole."""
+        layouts = [read_layout(path) for path in self.of_kind("images")]
+        return [layout for layout in layouts if layout]
+
+    def of_kind(self, *kinds: Kind) -> list[Path]:
+        """Return all things of some kinds."""
+        return [thing.path for thing in self.found if thing.kind in kinds]
+
+    def records(self, *kinds: str) -> list[Path]:
+        """Return the records of some kinds."""
+        return [path for path in self.of_kind("records") if path.parent.name in kinds]
+
+    def of_root(self, root: Root) -> frozenset[Path]:
+        """Return what a lock needs: inputs, layers, and the images that are made of these."""
+        made = [self._layers[key] for key in root.layers if key in self._layers]
+        digests = {record["digest"] for record in made}
+        compiled = [one for wheel in root.inputs for one in self._bytecode[wheel]]
+        named = self._named(
+            [layout for layout in self.images if layout.is_of(digests)],
+            {*root.inputs, *digests, *(blob for _, blob in compiled)},
+            {record["diff_id"] for record in made},
+        )
+        conda = [
+            path
+            for path in self.of_kind("conda packages")
+            if path.name.removesuffix(".lock") in root.conda
+        ]
+        drifted = [path for path in self.records(DRIFTED) if self._debs(path) <= root.inputs]
+        return named.union(conda, drifted, (path for path, _ in compiled))
+
+    def of_images(self, images: Sequence[Layout]) -> frozenset[Path]:
+        """Return what images need."""
+        return self._named(images, set(), set())
+
+    def of_records(self, records: Sequence[Path]) -> frozenset[Path]:
+        """Return records that no build makes, and what the hashes in them name."""
+        files = (path for path in records if path.is_file())
+        texts = (f"{path.stem} {path.read_text(errors='replace')}" for path in files)
+        hashes = {sha256 for text in texts for sha256 in _SHA256.findall(text)}
+        named = [layout for layout in self.images if layout.digest in hashes]
+        return self._named(named, hashes, set()).union(records)
+
+    @property
+    def of_all(self) -> frozenset[Path]:
+        """Return what is kept with anything: conda's cache lock, reports of images elsewhere."""
+        reports = [path for path in self.of_kind("reports") if not self.store.has(path.name)]
+        cache = self.store.root / "conda/packages/.cache.lock"
+        return frozenset([*reports, cache])
+
+    def _named(self, images: Sequence[Layout], blobs: set[str], trees: set[str]) -> frozenset[Path]:
+        """Return what is there of images and blobs, with what is kept under their names."""
+        for image in images:
+            blobs |= {image.digest, *image.blobs}
+            trees |= {*image.diff_ids, f"image-{digest_of(list(image.diff_ids))}"}
+        root = self.store.root
+        named = {root / folder / name for folder in ("partial", "reports") for name in blobs}
+        named |= {self.store.blob(name) for name in blobs} | {root / "trees" / one for one in trees}
+        named |= {image.path for image in images}
+        named |= {path for name in blobs for path in self._layer_records[name]}
+        return self._paths & named
 
     @cached_property
     def _paths(self) -> frozenset[Path]:
-        return frozenset(self._marked())
-
-    def _marked(self) -> Iterator[Path]:
-        """Give the paths of what is needed whatever its age; some may not exist."""
-        inputs = self.roots.inputs
-        layers = {key: self.store.read_record("layers", key) for key in self._keys}
-        made = [record for record in layers.values() if record]
-        blobs = {*inputs, *self._pinned, *(record["digest"] for record in made)}
-        trees = {record["diff_id"] for record in made}
-        for layout in self._images:
-            blobs |= {layout.digest, *layout.blobs}
-            trees |= {*layout.diff_ids, f"image-{digest_of(list(layout.diff_ids))}"}
-        for path in self._records("bytecode"):
-            record = self.store.read_record("bytecode", path.stem) or {}
-            if record.get("wheel") in inputs:
-                blobs.add(record["blob"])
-                yield path
-        for key in self._keys:
-            yield self.store.root / "records/layers" / f"{key}.json"
-        yield from self._other_records
-        yield from (layout.path for layout in self._images)
-        yield from (self.store.trees / name for name in trees)
-        yield from map(self.store.blob, blobs)
-        yield from (self.store.root / "partial" / name for name in inputs)
-        yield from self._reports(blobs)
-        yield from self._conda
-        if self.keep.inputs:
-            yield from (one.path for one in self.found if one.kind in _INPUTS)
-
-    @property
-    def _conda(self) -> Iterator[Path]:
-        """Give conda's packages that a lock names, and the locks of their cache."""
-        for thing in self.found:
-            name = thing.path.name.removesuffix(".lock")
-            if thing.kind == "conda packages" and (name in self.roots.conda or name == ".cache"):
-                yield thing.path
+        return frozenset(thing.path for thing in self.found)
 
     @cached_property
-    def _keys(self) -> frozenset[str]:
-        return frozenset(key for image in self.roots.images for key in image)
+    def _layers(self) -> dict[str, dict[str, Any]]:
+        """Return the records of layers by their keys."""
+        read = ((path.stem, self._record(path)) for path in self.records("layers"))
+        return {key: record for key, record in read if record}
 
     @cached_property
-    def _images(self) -> list[Layout]:
-        """Return the images to keep; of those of a lock also older ones with the same wheels.
-
-        These differ in Torchkiln's own layer, which has no record and next to no bytes.
-        """
-        wanted = set()
-        for keys in self.roots.images:
-            records = [self.store.read_record("layers", key) for key in keys]
-            wanted.add(tuple(record["digest"] if record else "" for record in records))
-        layouts = [read_layout(one.path) for one in self.found if one.kind == "images"]
-        return [
-            layout
-            for layout in layouts
-            if layout
-            if {layout.layers, layout.layers[:-1]} & wanted
-            or layout.digest in self._pinned
-            or self._young(layout.path)
-        ]
+    def _layer_records(self) -> defaultdict[str, list[Path]]:
+        """Return where the records of a layer lie, by its digest (hex)."""
+        found = defaultdict(list)
+        for key, record in self._layers.items():
+            found[record["digest"]].append(self.store.root / "records/layers" / f"{key}.json")
+        return found
 
     @cached_property
-    def _pinned(self) -> frozenset[str]:
-        """Return all hashes in records that no build makes."""
-        texts = (
-            f"{path.stem} {path.read_text(errors='replace')}"
-            for path in self._other_records
-            if path.is_file()
-        )
-        return frozenset(one for text in texts for one in _SHA256.findall(text))
+    def _bytecode(self) -> defaultdict[str, list[tuple[Path, str]]]:
+        """Return the record and the blob of each piece of bytecode, by its wheel."""
+        found = defaultdict(list)
+        for path in self.records("bytecode"):
+            if record := self._record(path):
+                found[record["wheel"]].append((path, record["blob"]))
+        return found
 
-    @cached_property
-    def _other_records(self) -> list[Path]:
-        paths = [one.path for one in self.found if one.kind == "records"]
-        left_out = _MADE if self.keep.pulled else _MADE | {_PULLED}
-        return [path for path in paths if path.parent.name not in left_out]
-
-    def _records(self, kind: str) -> list[Path]:
-        return [
-            one.path for one in self.found if one.kind == "records" and one.path.parent.name == kind
-        ]
-
-    def _reports(self, blobs: set[str]) -> Iterator[Path]:
-        """Give the reports of images that are kept, or are in an engine and not here at all."""
-        for thing in self.found:
-            name = thing.path.name
-            if thing.kind == "reports" and (name in blobs or not self.store.has(name)):
-                yield thing.path
-
-    def _young(self, path: Path) -> bool:
-        if not self.keep.days:
-            return False
+    def _debs(self, path: Path) -> set[str]:
+        """Return the packages (sha256) of a drifted base, whose record is a lock."""
         try:
-            return path.lstat().st_mtime > self.now - self.keep.days * _DAY
-        except FileNotFoundError:
-            return False
+            return {str(deb["sha256"]) for deb in (self._record(path) or {}).get("debs", ())}
+        except (KeyError, TypeError):  # no lock: nothing is built of it
+            return set()
+
+    def _record(self, path: Path) -> dict[str, Any] | None:
+        return self.store.read_record(path.parent.name, path.stem)
 
 
 def _document(layout: Path, descriptor: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torchkiln import catalog as catalogs
 from torchkiln import drift, host, layer_cache
-from torchkiln.base import build_base
+from torchkiln.base import base_key, build_base
 from torchkiln.ci import matrix
 from torchkiln.conda.spec import conda_spec
 from torchkiln.dockerfile import image_facts
@@ -18,6 +18,7 @@ from torchkiln.fetch import fetch
 from torchkiln.files import write_atomic
 from torchkiln.inputs import base_lock, fetch_from, with_base
 from torchkiln.lockfile import (
+    base_lock_path,
     read_base_lock,
     read_environment_lock,
     read_variant_lock,
@@ -25,6 +26,7 @@ from torchkiln.lockfile import (
 )
 from torchkiln.picture import layers_svg
 from torchkiln.progress import waiting
+from torchkiln.projects import use
 from torchkiln.render import render, render_workflows
 from torchkiln.sandbox import bubblewrap
 from torchkiln.smoke import last_report, report_folder, smoke
@@ -32,7 +34,7 @@ from torchkiln.stopwatch import Stopwatch
 from torchkiln.store import Store, default_root
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from torchkiln.catalog import Catalog, Variant
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
     from torchkiln.image import Image
     from torchkiln.layer import Layer
     from torchkiln.layer_cache import Caches
-    from torchkiln.lockfile import BaseLock, Drifted, VariantLock
+    from torchkiln.lockfile import BaseLock, Drifted, LockedDeb, LockedWheel, VariantLock
     from torchkiln.smoke import SmokeReport
 
 
@@ -117,12 +119,14 @@ def assemble(
     work = locked_job(project, variant)
     with watch.stage("check"):
         _check_host(project, space_needed(work))
+    _use(work, work.lock.wheels)
     if supply.caches:
         with watch.stage("cache"):
             layer_cache.take(work, supply.caches, project.environ)
 
     def bring(lock: BaseLock) -> Job:
         found = replace(work, base_lock=lock)
+        _use(found, found.lock.wheels)
         fetch_from(project, *needed_inputs(found), lock)
         return found
 
@@ -138,9 +142,11 @@ def prepare(project: Project, variant: Variant, watch: Stopwatch, *, frozen: boo
         _check_host(project, space_needed(work))
 
     def bring(lock: BaseLock) -> Job:
+        found = replace(work, base_lock=lock)
+        _use(found, found.lock.wheels)
         debs = [] if drift.is_built(project.store, lock) else lock.debs
-        fetch_from(project, work.lock.wheels, debs, lock)
-        return replace(work, base_lock=lock)
+        fetch_from(project, found.lock.wheels, debs, lock)
+        return found
 
     with watch.stage("fetch"):
         return with_base(project, bring, frozen=frozen)
@@ -194,6 +200,8 @@ def build_base_alone(project: Project, *, frozen: bool = False) -> Layer:
 
     def bring(lock: BaseLock) -> BaseLock:
         _check_host(project, BASE_GROWTH * sum(deb.size for deb in lock.debs))
+        path = base_lock_path(project.root, lock.release)
+        use(project.store, project.root, path, lock.debs, layers=[base_key(lock)])
         if not drift.is_built(project.store, lock):
             fetch_from(project, [], lock.debs, lock)
         return lock
@@ -204,6 +212,7 @@ def build_base_alone(project: Project, *, frozen: bool = False) -> Layer:
 def torch_wheel(project: Project, variant: Variant) -> Path:
     """Return the locked wheel of torch, fetched if it is not there."""
     locked = read_variant_lock(project.root, project.catalog, variant).wheel("torch")
+    use(project.store, project.root, variant_lock_path(project.root, variant.id), [locked])
     fetch(project.store, [locked], [], project.catalog.indexes, project.environ)
     return project.store.checked(locked.sha256, locked.file)
 
@@ -212,12 +221,16 @@ def fetch_inputs(
     project: Project, variant: Variant, *, with_kernel: bool = False, frozen: bool = False
 ) -> FetchReport:
     """Bring what `variant` is made from into the store, and what its environments have beside."""
-    lock = read_variant_lock(project.root, project.catalog, variant)
+    work = job(project, variant)
+    lock = work.lock
     if with_kernel:
         lock = read_environment_lock(project.root, project.catalog, variant)
-    return with_base(
-        project, lambda base: fetch_from(project, lock.wheels, base.debs, base), frozen=frozen
-    )
+
+    def bring(base: BaseLock) -> FetchReport:
+        _use(replace(work, base_lock=base), lock.wheels)
+        return fetch_from(project, lock.wheels, base.debs, base)
+
+    return with_base(project, bring, frozen=frozen)
 
 
 def fetch_again(project: Project, work: Job) -> None:
@@ -238,7 +251,11 @@ def built_image(project: Project, variant: Variant) -> Image:
 
 def image_built_before(project: Project, variant: Variant) -> Image | None:
     """Return the image of `variant` if all of it is built, None otherwise. Builds nothing."""
-    return kiln.built_before(job(project, variant))
+    work = job(project, variant)
+    image = kiln.built_before(work)
+    if image:
+        _use(work, work.lock.wheels)
+    return image
 
 
 def build(
@@ -267,6 +284,13 @@ def build(
         folder=picture.parent,
         drifted=base_lock(project).drifted,
     )
+
+
+def _use(work: Job, wheels: Iterable[LockedWheel]) -> None:
+    """Let `gc` know, wherever it runs, that this project works with the lock now."""
+    path = variant_lock_path(work.project, work.variant.id)
+    files: list[LockedWheel | LockedDeb] = [*wheels, *work.base_lock.debs]
+    use(work.store, work.project, path, files, layers=kiln.layer_keys(work))
 
 
 def _check_host(project: Project, space: int) -> None:

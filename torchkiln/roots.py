@@ -1,4 +1,4 @@
-"""What the locks of a project still need from the store; `torchkiln.gc` keeps that.
+"""What the locks of a checkout need from the store now, whether they were used there or not.
 
 A lock that is stale, or of a variant that the catalog no longer has, keeps its wheels: most of them
 are locked again. What was made from them is made again.
@@ -7,15 +7,16 @@ are locked again. What was made from them is made again.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from torchkiln import pipeline
 from torchkiln.base import base_key
-from torchkiln.engine.job import layer_key
+from torchkiln.engine.kiln import layer_keys
 from torchkiln.errors import LockError
-from torchkiln.plan import plan_layers
+from torchkiln.inputs import base_lock
+from torchkiln.lockfile import base_lock_path, lock_hash, lock_name
 from torchkiln.progress import say
+from torchkiln.projects import Root
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,32 +25,55 @@ if TYPE_CHECKING:
     from torchkiln.pipeline import Project
 
 
-@dataclass(frozen=True, kw_only=True)
-class Roots:
-    """`inputs` are the sha256 of wheels and .debs; `images` the keys of each image's layers.
-
-    `conda` are conda's packages, as name-version-build.
-    An image's keys are in the order of its layers, without Torchkiln's own, which has none.
-    """
-
-    inputs: frozenset[str]
-    images: frozenset[tuple[str, ...]]
-    conda: frozenset[str] = frozenset()
-
-
-def roots(project: Project) -> Roots:
+def roots(project: Project) -> list[Root]:
     """Return what the locks in the project's `envs/` need; one that is no lock is an error."""
-    inputs = {
-        sha256
-        for pattern in ("*/lock.json", "*/kernel.lock.json", "*.lock.json")
-        for path in sorted((project.root / "envs").glob(pattern))
-        for sha256 in _inputs(path)
-    }
-    return Roots(
+    envs = project.root / "envs"
+    bases = [_base(project, path) for path in sorted(envs.glob("*.lock.json"))]
+    return [*bases, *(_variant(project, path) for path in sorted(envs.glob("*/")) if path.is_dir())]
+
+
+def _base(project: Project, path: Path) -> Root:
+    inputs, layers = _inputs(path), []
+    if path == base_lock_path(project.root, project.catalog.base.release):
+        try:
+            lock = base_lock(project)
+        except LockError as error:
+            say(f"only the inputs of the base are kept: {error.what}")
+        else:
+            inputs += [deb.sha256 for deb in lock.debs]  # others, where it has drifted
+            layers = [base_key(lock)]
+    return Root(
+        project=project.root,
+        variant=lock_name(path),
         inputs=frozenset(inputs),
-        images=frozenset(_images(project)),
-        conda=frozenset(_conda(project.root / "envs")),
+        lock=lock_hash(path),
+        layers=frozenset(layers),
     )
+
+
+def _variant(project: Project, folder: Path) -> Root:
+    """Return what the locks in a variant's folder need; its base has a lock of its own."""
+    lock = folder / "lock.json"
+    paths = [path for path in (lock, folder / "kernel.lock.json") if path.exists()]
+    return Root(
+        project=project.root,
+        variant=folder.name,
+        inputs=frozenset(sha256 for path in paths for sha256 in _inputs(path)),
+        lock=lock_hash(lock) if lock.exists() else "",
+        layers=frozenset(_layers(project, folder.name)),
+        conda=frozenset(_conda(folder / "conda-linux-64.lock")),
+    )
+
+
+def _layers(project: Project, name: str) -> list[str]:
+    """Return the keys of the layers of an image; none where it cannot be built from its lock."""
+    for variant in pipeline.locked_variants(project):
+        if variant.id == name:
+            try:
+                return layer_keys(pipeline.job(project, variant))
+            except LockError as error:
+                say(f"only the inputs of `{variant.id}` are kept: {error.what}")
+    return []
 
 
 def _inputs(path: Path) -> list[str]:
@@ -61,23 +85,11 @@ def _inputs(path: Path) -> list[str]:
         raise LockError(what, repr(error), "./kiln lock --all") from None
 
 
-def _conda(envs: Path) -> Iterator[str]:
-    """Give the packages of the conda locks, which the @EXPLICIT ones name line by line."""
-    for path in sorted(envs.glob("*/conda-linux-64.lock")):
-        for line in path.read_text(encoding="utf-8").splitlines():
-            file = line.partition("#")[0].rpartition("/")[2]
-            if file.endswith((".conda", ".tar.bz2")):
-                yield file.removesuffix(".conda").removesuffix(".tar.bz2")
-
-
-def _images(project: Project) -> Iterator[tuple[str, ...]]:
-    """Give the images of the locks, and the base alone, which BuildKit is handed as an image."""
-    for variant in pipeline.locked_variants(project):
-        try:
-            job = pipeline.job(project, variant)
-        except LockError as error:
-            say(f"only the inputs of `{variant.id}` are kept: {error.what}")
-            continue
-        base = base_key(job.base_lock)
-        yield (base,)
-        yield (base, *(layer_key(job, group) for group in plan_layers(job.lock)))
+def _conda(path: Path) -> Iterator[str]:
+    """Give the packages of a conda lock, which an @EXPLICIT one names line by line."""
+    if not path.exists():
+        return
+    for line in path.read_text(encoding="utf-8").splitlines():
+        file = line.partition("#")[0].rpartition("/")[2]
+        if file.endswith((".conda", ".tar.bz2")):
+            yield file.removesuffix(".conda").removesuffix(".tar.bz2")

@@ -108,6 +108,17 @@ def test_a_drifted_base_stays_what_it_is_without_a_mirror(drifted: Drift) -> Non
     assert identity(document) == identity(json.loads(again.stdout))
 
 
+def test_gc_keeps_a_drifted_base_as_long_as_its_lock_is_in_use(drifted: Drift) -> None:
+    kiln, document, _ = drifted
+    (record,) = (kiln.home / "records/drifted").iterdir()
+
+    done = kiln("gc", "--remove", "--unused", "0")
+
+    assert done.returncode == 0, done.stderr
+    assert record.exists()
+    assert identity(document) == identity(kiln.build())
+
+
 def test_list_label_and_provenance_tell_of_the_drift(drifted: Drift) -> None:
     kiln, document, _ = drifted
 

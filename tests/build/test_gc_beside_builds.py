@@ -8,13 +8,28 @@ import os
 import shutil
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from kiln_runs import Kiln, false_names, finish, identity, kill, leftovers, share, wait_for
+from kiln_runs import (
+    OFFLINE,
+    Kiln,
+    copy_clone,
+    false_names,
+    finish,
+    folder,
+    identity,
+    kill,
+    leftovers,
+    share,
+    wait_for,
+)
 
+from torchkiln import catalog
 from torchkiln.errors import StoreError
+from torchkiln.lockfile import dump, read_variant_lock, variant_lock_path
 
 if TYPE_CHECKING:
     import subprocess
@@ -22,6 +37,7 @@ if TYPE_CHECKING:
 
 _DATA = [b"PK garbage %d" % number for number in range(300)]  # for a kill to come between two
 _GARBAGE = {hashlib.sha256(data).hexdigest() for data in _DATA}
+_GC = ("gc", "--remove", "--unused", "0")  # garbage has no project, and is young
 
 
 @pytest.fixture
@@ -69,7 +85,7 @@ def test_a_build_loses_nothing_to_a_gc_that_comes_while_it_is_stopped(
         assert before == _garbage(copy)
         if sign != "tmp/*/layer":
             os.killpg(process.pid, signal.SIGCONT)
-    waiting = start("gc", "--remove", "--wait")
+    waiting = start(*_GC, "--wait")
     second = start("build", "--cpu", "--no-smoke", "--json")
     time.sleep(1)
     os.killpg(process.pid, signal.SIGCONT)
@@ -89,7 +105,7 @@ def test_a_build_after_a_gc_that_was_killed_is_right(
     copy: Kiln, cpu: dict[str, Any], start: Callable[..., subprocess.Popen[str]]
 ) -> None:
     copy.build()
-    process = start("gc", "--remove")
+    process = start(*_GC)
     before = len(_garbage(copy))
     while process.poll() is None and len(_garbage(copy)) == before:
         pass
@@ -99,8 +115,8 @@ def test_a_build_after_a_gc_that_was_killed_is_right(
     assert 0 < len(_garbage(copy)) < before
     assert identity(cpu) == identity(copy.build())
     assert [] == false_names(copy.home)
-    assert copy("gc", "--remove").returncode == 0
-    assert [] == json.loads(copy("gc", "--json").stdout)["going"]
+    assert copy(*_GC).returncode == 0
+    assert [] == json.loads(copy("gc", "--unused", "0", "--json").stdout)["going"]
     assert identity(cpu) == identity(copy.build())
     assert [] == leftovers(copy.home)
 
@@ -115,7 +131,7 @@ def test_the_tree_that_a_command_runs_in_stays(
     assert wait_for(lambda: bool(Path(sandbox).read_text()), 90)
     shutil.rmtree(copy.home / "records/layers")
 
-    would = json.loads(copy("gc", "--json").stdout)
+    would = json.loads(copy("gc", "--unused", "0", "--json").stdout)
     refused = copy("gc", "--remove")
     done = finish(process)
 
@@ -123,8 +139,55 @@ def test_the_tree_that_a_command_runs_in_stays(
     assert StoreError.exit_code == refused.returncode, refused.stderr
     assert f"{process.pid}: " in refused.stderr
     assert done.returncode == 0, done.stderr
-    assert copy("gc", "--remove").returncode == 0
+    assert copy(*_GC).returncode == 0
     assert not list((copy.home / "trees").glob("image-*"))
+
+
+def test_another_clone_with_other_locks_loses_nothing_to_a_gc_until_it_is_gone(
+    copy: Kiln, cpu: dict[str, Any]
+) -> None:
+    copy.build()
+    with folder() as place:
+        copy_clone(place / "clone")
+        _relock(place / "clone", without="tzdata")
+        other = replace(copy, clone=place / "clone")
+        theirs = other.build()
+        assert theirs["digest"] != cpu["digest"]
+        for path in copy.home.glob("[!lr]*/**/*"):  # all but `locks` and `records`
+            os.utime(path, (0, 0), follow_symlinks=False)
+        assert other("gc", "--remove").returncode == 0
+        assert set() == _garbage(copy)
+        assert [] == _missing(copy, cpu)
+        assert copy("gc", "--remove").returncode == 0
+        assert [] == _missing(copy, theirs)
+        done = replace(copy, prefix=OFFLINE)("run", "--cpu", "--", "python", "-c", "import torch")
+        assert done.returncode == 0, done.stderr
+        shutil.rmtree(place / "clone")
+        (place / "other").touch()  # an empty folder might be where nothing is mounted now
+        gone = copy("gc", "--remove")
+
+        (line,) = (one for one in gone.stdout.splitlines() if str(place) in one)
+        assert "folder not found" in line
+        assert {layer["digest"] for layer in theirs["layers"]} - {
+            layer["digest"] for layer in cpu["layers"]
+        } == set(_missing(copy, theirs))
+        assert [] == _missing(copy, cpu)
+    assert identity(cpu) == identity(copy.build())
+
+
+def _relock(clone: Path, *, without: str) -> None:
+    """Write the CPU's lock of a clone anew, without one of its wheels."""
+    found = catalog.load(clone / "images/variants.yaml")
+    lock = read_variant_lock(clone, found, found.variant("cpu"))
+    wheels = tuple(wheel for wheel in lock.wheels if wheel.name != without)
+    assert wheels != lock.wheels
+    variant_lock_path(clone, "cpu").write_text(dump(replace(lock, wheels=wheels)))
+
+
+def _missing(kiln: Kiln, built: dict[str, Any]) -> list[str]:
+    """Return the digests of an image's layers that the store lacks."""
+    digests = [layer["digest"] for layer in built["layers"]]
+    return [digest for digest in digests if not kiln.store.has(_hex(digest))]
 
 
 def _forget(kiln: Kiln, built: dict[str, Any], name: str) -> None:

@@ -21,6 +21,8 @@ from torchkiln.bundle_format import END, INDEX, ROLES, SUMS, Index, Part, parse,
 from torchkiln.bundle_loader import load
 from torchkiln.errors import ArchiveError, BuildError, HostError
 from torchkiln.layer import Layer
+from torchkiln.lockfile import lock_hash
+from torchkiln.projects import records
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -116,6 +118,18 @@ def test_what_was_written_comes_back_under_its_names(
     assert sha256(LAYER) == record["digest"]
     assert loaded.received == sum(map(len, BLOBS.values())) + len(LAYER)
     assert "envs/cpu/lock.json" not in loaded.other_locks
+
+
+def test_what_was_loaded_is_the_projects_wherever_gc_runs(
+    site: Project, good: tuple[Path, Index]
+) -> None:
+    load(site, good[0])
+
+    (found,) = records(site.store)
+    assert (ROOT, "cpu") == (found.root.project, found.root.variant)
+    assert lock_hash(ROOT / "envs/cpu/lock.json") == found.root.lock
+    assert {sha256(BLOBS[role]) for role in ("wheel", "deb")} == found.root.inputs
+    assert {KEY} == found.root.layers
 
 
 def test_a_bundle_is_as_long_as_it_says_and_twice_the_same(tmp_path: Path) -> None:

@@ -17,12 +17,12 @@ from sandboxes import PYTHONPATH
 
 from torchkiln import gc, pipeline
 from torchkiln.base import base_key
+from torchkiln.claims import Keep
 from torchkiln.engine.job import layer_key
 from torchkiln.errors import LockError
 from torchkiln.image import Image, write_image
 from torchkiln.layer import Entry
 from torchkiln.lockfile import read_environment_lock
-from torchkiln.marks import Keep
 from torchkiln.pipeline import Project
 from torchkiln.plan import plan_layers
 from torchkiln.roots import roots
@@ -31,7 +31,7 @@ from torchkiln.stored import Thing, room
 from torchkiln.tree import image_tree
 
 PROJECT = Path(__file__).resolve().parents[2]
-NONE = Keep()
+NONE = Keep(unused=0)
 WHEEL, DEB = b"PK\x03\x04 wheel", b"!<arch>\ndeb"
 
 
@@ -111,7 +111,7 @@ def test_packages_of_conda_stay_while_a_conda_lock_names_them(
 
     expected = {"numpy-2.4.5-py311_0", "numpy-2.4.5-py311_0.lock"}
     assert {f"conda/packages/{name}" for name in expected} == gone
-    assert set() == going(replace(project, root=tmp_path / "project"), Keep(inputs=True))
+    assert set() == going(replace(project, root=tmp_path / "project"), Keep(unused=0, inputs=True))
 
 
 def test_layers_of_a_lock_whose_image_is_not_done_are_kept(project: Project) -> None:
@@ -169,8 +169,8 @@ def test_what_is_younger_than_the_days_is_kept(project: Project) -> None:
     project.store.put(WHEEL)
     make_old(project.store.root, days=3)
 
-    assert set() == going(project, Keep(days=4))
-    assert going(project, Keep(days=2)) == going(project) != set()
+    assert set() == going(project, Keep(days=4, unused=0))
+    assert going(project, Keep(days=2, unused=0)) == going(project) != set()
 
 
 def test_an_image_that_was_asked_for_lately_is_kept_with_all_it_needs(project: Project) -> None:
@@ -180,7 +180,7 @@ def test_an_image_that_was_asked_for_lately_is_kept_with_all_it_needs(project: P
     make_old(project.store.root, days=30)
     write_image(project.store, "cpu", first.layers, CONFIG)
 
-    gone = going(project, Keep(days=2))
+    gone = going(project, Keep(days=2, unused=0))
 
     assert {path.name for path in project.store.trees.iterdir()} & {
         path.rpartition("/")[2] for path in gone
@@ -195,7 +195,7 @@ def test_inputs_of_older_locks_are_kept_when_asked(project: Project) -> None:
     wheel, deb = project.store.put(WHEEL), project.store.put(DEB)
     made = image(project.store, "a")
 
-    gone = going(project, Keep(inputs=True))
+    gone = going(project, Keep(unused=0, inputs=True))
 
     assert not {f"blobs/sha256/{wheel}", f"blobs/sha256/{deb}"} & gone
     assert f"images/{made.layout.name}" in gone
@@ -209,7 +209,7 @@ def test_a_pulled_image_stays_unless_all_are_to_go(project: Project) -> None:
 
     assert set() == going(project)
     assert {f"images/{made.layout.name}", f"records/pulled/{made.digest}.json"} < going(
-        project, Keep(pulled=False)
+        project, Keep(unused=0, pulled=False)
     )
 
 
@@ -298,7 +298,7 @@ def start(code: str, project: Project) -> subprocess.Popen[str]:
 _LEFT = "with Store(Path(sys.argv[1])).workspace(): os.kill(os.getpid(), 9)"
 _KILLED = """
     from torchkiln import gc, pipeline, store
-    from torchkiln.marks import Keep
+    from torchkiln.claims import Keep
     owner, name, count = {point}
     owner = {{"Path": Path, "gc": gc}}[owner]
     calls, real = [], getattr(owner, name)
@@ -309,7 +309,7 @@ _KILLED = """
         return real(*args, **kwargs)
     setattr(owner, name, deadly)
     project = pipeline.open_project(Path({root!r}), {{"TORCHKILN_HOME": sys.argv[1]}})
-    gc.remove(project, Keep(), wait=False)
+    gc.remove(project, Keep(unused=0), wait=False)
 """
 
 

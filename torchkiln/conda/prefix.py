@@ -13,7 +13,9 @@ from torchkiln.environment.make import fill
 from torchkiln.environment.wanted import locked
 from torchkiln.errors import CondaError
 from torchkiln.files import sha256_of, write_atomic
+from torchkiln.lockfile import variant_lock_path
 from torchkiln.progress import say
+from torchkiln.projects import use
 from torchkiln.reports import megabytes
 
 if TYPE_CHECKING:
@@ -43,6 +45,8 @@ def put_packages(
     _check_folders(packages, found)
     cache = project.store.root / "conda" / "packages"
     project.store.make(cache)
+    lock = variant_lock_path(project.root, variant.id)
+    use(project.store, project.root, lock, conda=map(str, packages))
     there = read_records(env)
     coming = [one for one in packages if one.name in again or str(one) not in there]
     size = sum(package.size for package in coming)

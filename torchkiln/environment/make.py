@@ -16,8 +16,9 @@ from torchkiln.environment.wanted import Platform, locked, resolved, sources, un
 from torchkiln.errors import EnvError
 from torchkiln.fetch import fetch
 from torchkiln.host import Space, demand, space_faults
-from torchkiln.lockfile import read_environment_lock
+from torchkiln.lockfile import read_environment_lock, variant_lock_path
 from torchkiln.progress import say
+from torchkiln.projects import use
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -182,6 +183,8 @@ def fill(work: Work, pins: Sequence[Pin], wanted: Wanted) -> None:
         return
     names = {pin.name for pin in pins}
     wheels = [wheel for wheel in wanted.wheels if wheel.name in names]
+    lock = variant_lock_path(project.root, work.variant.id)
+    use(project.store, project.root, lock, wanted.wheels)
     fetch(project.store, wheels, (), project.catalog.indexes, project.environ)
     _demand_space(env, sum(wheel.size for wheel in wheels))
     say(f"installing {len(wheels)} packages into {env.shown}")
