@@ -11,14 +11,15 @@ import fcntl
 import hashlib
 import importlib.util
 import os
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from torchkiln import host
-from torchkiln.errors import HostError, KilnError
+from torchkiln import host, pipconf
+from torchkiln.errors import FetchError, HostError, KilnError
 from torchkiln.files import write_atomic
 
 if TYPE_CHECKING:
@@ -66,9 +67,11 @@ def prepare(project: Path, stamp: str, environ: Mapping[str, str], *, sandbox: b
         _clear(venv)
         # Resolved, so that a distribution upgrade leaves a dead link, which `kiln` notices, and not
         # another Python without our packages.
-        _run([str(Path(sys.executable).resolve()), "-I", "-m", "venv", str(venv)], lock)
+        command = [str(Path(sys.executable).resolve()), "-I", "-m", "venv", str(venv)]
+        _run(command, lock, environ)
         requirements = project / "envs/kiln/requirements.txt"
-        _install(venv, requirements, lock, wheels_folder(project))
+        _install(venv, requirements, lock, environ, wheels_folder(project))
+        _demand_program(venv)
         write_atomic(venv / STAMP, f"{stamp}\n")
 
 
@@ -93,7 +96,7 @@ def _require(project: Path, name: str, stamp_name: str, what: str) -> None:
         if _read(venv / stamp_name) == stamp:
             return
         _say(f"Installing {what} into `.venv`, once")
-        _install(venv, requirements, lock)
+        _install(venv, requirements, lock, os.environ)
         write_atomic(venv / stamp_name, f"{stamp}\n")
 
 
@@ -109,7 +112,14 @@ def _python_faults() -> Iterator[host.Fault]:
 
 @contextlib.contextmanager
 def _locked(venv: Path) -> Iterator[int]:
-    """Hold the lock of `venv`; it goes with the last process that has its descriptor."""
+    """Hold the lock of `venv`; it goes with the last process that has its descriptor.
+
+    A symbolic link is refused: what it leads to is the user's, and would be emptied.
+    """
+    if venv.is_symlink():
+        what = f"cannot use a symbolic link as `.venv`: {venv} -> {venv.readlink()}"
+        why = "Torchkiln empties and fills this folder"
+        raise HostError(what, why, shlex.join(["rm", str(venv)]))
     try:
         venv.mkdir(exist_ok=True)
         # A file opened for writing: NFS locks no other (flock(2), "NFS details").
@@ -143,20 +153,53 @@ def wheels_folder(project: Path) -> Path:
     return project / "envs/kiln/wheels"
 
 
-def _install(venv: Path, requirements: Path, lock: int, wheels: Path | None = None) -> None:
-    """Let pip, as the user configured it, install `requirements`; never from source.
+def _install(
+    venv: Path,
+    requirements: Path,
+    lock: int,
+    environ: Mapping[str, str],
+    wheels: Path | None = None,
+) -> None:
+    """Let pip install `requirements`, from where the user's pip finds packages; never from source.
 
     From the folder `wheels` alone if it is there: pip would wait for an index out of reach.
     """
-    command = [str(venv / "bin/python"), "-I", "-m", "pip", "install", "--no-input", "--no-user"]
+    python = str(venv / "bin/python")
+    try:
+        environ = pipconf.only_fetching(environ, python)
+    except FetchError as error:
+        why = f"{error.what}\n{error.why}"
+        raise _failure(why) from None
+    command = [python, "-I", "-m", "pip", "install", "--no-input", "--no-user"]
     command += ["--disable-pip-version-check", "--progress-bar=off"]
     command += ["--require-hashes", "--only-binary=:all:", f"--requirement={requirements}"]
-    if wheels and wheels.is_dir():
-        command += ["--no-index", f"--find-links={wheels}"]
-    _run(command, lock)
+    sources = ["--no-index", f"--find-links={wheels}"] if wheels and wheels.is_dir() else []
+    _run([*command, *sources], lock, environ)
+    # With nothing to install from, pip succeeds only where all is in `.venv`, in its version.
+    plain = {name: value for name, value in environ.items() if name != "PIP_FIND_LINKS"}
+    try:
+        _run([*command, "--no-index"], lock, plain)
+    except HostError as error:
+        raise _incomplete(error.why, environ) from None
 
 
-def _run(command: Sequence[str], lock: int) -> None:
+def _demand_program(venv: Path) -> None:
+    """Raise `HostError` unless there is what `kiln` runs."""
+    program = venv / "bin/invoke"
+    if not os.access(program, os.X_OK):
+        why = f"not found: {program}"
+        raise _incomplete(why, os.environ)
+
+
+def _incomplete(why: str, environ: Mapping[str, str]) -> HostError:
+    """Return the error for a pip that reports success, and what it was configured with."""
+    names = sorted(name for name in environ if name.startswith("PIP_"))
+    why = f"{why}\nsettings: {', '.join(names) or 'none'}"
+    hint = "`python3 -m pip config debug` shows where pip's settings come from"
+    return HostError("pip reported success, but packages are missing from `.venv`", why, hint)
+
+
+def _run(command: Sequence[str], lock: int, environ: Mapping[str, str]) -> None:
     """Run `command`, what it is at shown on a terminal; raise `HostError` with its end.
 
     The command inherits the lock: where we are killed and it goes on, nobody comes between.
@@ -165,6 +208,7 @@ def _run(command: Sequence[str], lock: int) -> None:
     output = []
     with subprocess.Popen(
         command,
+        env=environ,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
 import tarfile
 from typing import TYPE_CHECKING, Final
 
+from torchkiln import pipconf
 from torchkiln.bootstrap import wheels_folder
 from torchkiln.errors import BuildError
 from torchkiln.layer import MTIME
@@ -65,7 +67,8 @@ def requirements(project: Path, folder: Path) -> list[Path]:
     if wheels_folder(project).is_dir():
         command += ["--no-index", f"--find-links={wheels_folder(project)}"]
     command += [f"--requirement={project / 'envs/kiln/requirements.txt'}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    environ = pipconf.only_fetching(os.environ)
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
     if done.returncode:
         what = "the wheels of Torchkiln's own requirements cannot be had"
         hint = "`python3 -m pip config list` shows which package index pip uses"

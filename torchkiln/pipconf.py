@@ -24,6 +24,28 @@ _SECTIONS: Final = ("global", "download", "install", ":env:")
 
 _TRUE: Final = frozenset({"1", "y", "yes", "t", "true", "on"})
 
+_FETCHING: Final = (
+    "cache-dir",
+    "cert",
+    "client-cert",
+    "default-timeout",
+    "extra-index-url",
+    "find-links",
+    "index-url",
+    "keyring-provider",
+    "no-cache-dir",
+    "no-index",
+    "proxy",
+    "pypi-url",
+    "resume-retries",
+    "retries",
+    "timeout",
+    "trusted-host",
+    "use-deprecated",
+    "use-feature",
+)
+"""pip's settings that say where files come from, and how."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PipConfig:
@@ -65,6 +87,22 @@ def read(environ: Mapping[str, str], python: str = sys.executable) -> PipConfig:
         raise FetchError(what, str(error), "pip config debug") from None
 
 
+def only_fetching(environ: Mapping[str, str], python: str = sys.executable) -> dict[str, str]:
+    """Return `environ` for a pip that takes over how files are fetched, and no other setting.
+
+    The others, of PIP_* and of every pip.conf, say what is installed and where to: `target`,
+    `prefix`, `root`, `dry-run`, `python`, `requirement`, `constraint` and more with each pip.
+    """
+    settings = _settings(_pip(environ, python, "config", "list"))
+    plain = {name: value for name, value in environ.items() if not name.startswith("PIP_")}
+    kept = {
+        f"PIP_{name.upper().replace('-', '_')}": settings[name]
+        for name in _FETCHING
+        if name in settings
+    }
+    return {**plain, "PIP_CONFIG_FILE": os.devnull, **kept}
+
+
 def _settings(listing: str) -> dict[str, str]:
     """Return the settings that hold, from the lines of `pip config list`: section.name='value'."""
     found: dict[str, dict[str, str]] = {section: {} for section in _SECTIONS}
@@ -97,7 +135,9 @@ def _default_index(environ: Mapping[str, str], python: str) -> str:
 def _pip(environ: Mapping[str, str], python: str, *arguments: str) -> str:
     """Return what the pip of `python` prints."""
     command = [python, "-m", "pip", "--disable-pip-version-check", "--no-color", *arguments]
-    done = subprocess.run(command, env=dict(environ), capture_output=True, text=True, check=False)
+    # With these, pip says nothing, or lets another Python answer.
+    spoken = {**environ, "PIP_QUIET": "0", "PIP_PYTHON": ""}
+    done = subprocess.run(command, env=spoken, capture_output=True, text=True, check=False)
     if done.returncode:
         what = f"pip cannot tell its configuration: `pip {' '.join(arguments)}` failed"
         # A bad pip.conf is told on stderr, a bad value on stdout.

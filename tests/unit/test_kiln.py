@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from torchkiln import bootstrap
+from torchkiln.bundle_source import requirements
 from torchkiln.errors import HostError
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -239,6 +240,102 @@ def test_a_wheel_that_is_not_locked_by_its_hash_is_refused(clone: Clone, lock: s
     assert "hashes" in err.lower()
     assert "\n\nhint: " in err
     assert [] == clone.installed()
+
+
+REDIRECTING = {
+    "target": "elsewhere",
+    "prefix": "elsewhere",
+    "root": "elsewhere",
+    "dry-run": "1",
+    "report": "elsewhere",
+    "ignore-installed": "1",
+    "no-deps": "1",
+    "requirement": "elsewhere",
+    "constraint": "elsewhere",
+    "editable": "elsewhere",
+    "platform": "win32",
+    "no-binary": ":all:",
+    "quiet": "3",
+}
+
+
+@pytest.mark.parametrize("name", ["target", "prefix", "root", "dry-run", ""])
+def test_pip_settings_that_lead_elsewhere_do_not_count(
+    clone: Clone, tmp_path: Path, name: str
+) -> None:
+    """Each alone in the environment, and all of them in a pip.conf."""
+    named = {key: str(tmp_path / "elsewhere") for key in REDIRECTING} | {
+        key: value for key, value in REDIRECTING.items() if value != "elsewhere"
+    }
+    if name:
+        clone.env[f"PIP_{name.upper().replace('-', '_')}"] = named[name]
+    else:
+        lines = (f"{key} = {value}\n" for key, value in named.items())
+        (tmp_path / "pip.conf").write_text("".join(["[install]\n", *lines]))
+        clone.env["PIP_CONFIG_FILE"] = str(tmp_path / "pip.conf")
+
+    code, out, err = clone.kiln("x")
+
+    assert clone.answer("x")[:2] == (code, out), err
+    assert ["invoke-1.0.dist-info"] == clone.installed()
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_the_wheels_of_a_bundle_come_by_the_same_rule(
+    clone: Clone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {**clone.env, "PIP_REQUIREMENT": "/nonexistent"}.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "out").mkdir()
+
+    (wheel,) = requirements(clone.root, tmp_path / "out")
+
+    assert "invoke-1.0-py3-none-any.whl" == wheel.name
+
+
+def test_a_pip_that_installs_nothing_is_told_and_not_trusted(
+    clone: Clone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control of the rule above: a setting that came through all the same."""
+    through = {**clone.env, "PIP_DRY_RUN": "1"}
+    monkeypatch.setattr("torchkiln.pipconf.only_fetching", lambda *_: through)
+
+    with pytest.raises(HostError) as caught:
+        bootstrap.prepare(clone.root, "stamp", clone.env)
+
+    assert "pip reported success, but packages are missing from `.venv`" == caught.value.what
+    assert "invoke==1.0" in caught.value.why
+    assert "PIP_DRY_RUN" in caught.value.why
+    assert not (clone.root / ".venv/.stamp").exists()
+
+
+def test_an_environment_without_the_program_is_not_trusted(
+    clone: Clone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bootstrap, "_install", lambda *_: None)
+
+    with pytest.raises(HostError) as caught:
+        bootstrap.prepare(clone.root, "stamp", clone.env)
+
+    assert f"not found: {clone.root}/.venv/bin/invoke" in caught.value.why
+    assert not (clone.root / ".venv/.stamp").exists()
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["folder", "dangling"])
+def test_a_venv_that_is_a_link_is_refused_and_never_emptied(clone: Clone, there: bool) -> None:  # noqa: FBT001
+    own = clone.root.parent / "my own"
+    if there:
+        (own / "work").mkdir(parents=True)
+        (own / ".stamp").write_text("mine")
+    (clone.root / ".venv").symlink_to(own)
+
+    code, _, err = clone.kiln("x")
+
+    assert 10 == code
+    assert f"error: cannot use a symbolic link as `.venv`: {clone.root}/.venv -> {own}\n" in err
+    assert f"\n\nhint: rm '{clone.root}/.venv'\n" in err
+    left = sorted(path.name for path in own.iterdir()) if own.exists() else []
+    assert ([".stamp", "work"] if there else []) == left
 
 
 def test_a_python_too_old_is_named_before_any_work(clone: Clone) -> None:

@@ -105,3 +105,29 @@ def test_bad_number_is_an_error_with_its_value(tmp_path: Path, section: str) -> 
         pipconf.read(environ(tmp_path, conf))
 
     assert "'soon'" in caught.value.why
+
+
+def test_what_says_where_packages_come_from_is_taken_over_and_nothing_else(tmp_path: Path) -> None:
+    conf = (
+        "[global]\nindex-url = https://file.example/simple\nproxy = http://proxy.example:3128\n"
+        "[install]\ntarget = /elsewhere\ndry-run = true\n"
+    )
+    settings = {"PIP_FIND_LINKS": "/one /two", "PIP_CERT": "/ca.pem", "PIP_ROOT": "/elsewhere"}
+
+    found = pipconf.only_fetching(environ(tmp_path, conf, **settings))
+
+    assert {
+        "PIP_CONFIG_FILE": os.devnull,
+        "PIP_INDEX_URL": "https://file.example/simple",
+        "PIP_PROXY": "http://proxy.example:3128",
+        "PIP_FIND_LINKS": "/one /two",
+        "PIP_CERT": "/ca.pem",
+    } == {name: value for name, value in found.items() if name.startswith("PIP_")}
+    assert str(tmp_path) == found["HOME"]
+    assert pipconf.read(found) == pipconf.read(environ(tmp_path, conf, **settings))
+
+
+def test_a_pip_that_is_told_to_be_quiet_still_tells_its_settings(tmp_path: Path) -> None:
+    settings = {"PIP_QUIET": "2", "PIP_INDEX_URL": "https://env.example/simple"}
+
+    assert "https://env.example/simple" == pipconf.read(environ(tmp_path, **settings)).index_url
