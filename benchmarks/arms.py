@@ -88,7 +88,7 @@ class KilnArm:
         """Begin with a store that holds inputs alone."""
         remove_tree(self.home)
         store = Store(self.home)
-        store.make(store.blob(""))
+        store.make(store.blobs)
         for sha256 in self.bench.inputs():
             os.link(self.bench.store.blob(sha256), store.blob(sha256))
 

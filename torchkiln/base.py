@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from torchkiln import deb, dpkg, folder, seccomp, unpack
+from torchkiln import deb, dpkg, folder, layer_records, seccomp, unpack
 from torchkiln import layer as layers
 from torchkiln.deb import Package, merge_usr, read_package
 from torchkiln.dpkg import install
@@ -79,8 +79,8 @@ def build_base(
     """
     key = base_key(lock)
     with store.exclusive(f"base-{key}"):
-        if (known := store.read_record("layers", key)) and store.has(known["digest"]):
-            return Layer(**known)
+        if (known := layer_records.read(store, key)) and store.has(known.digest, known.size):
+            return known
         with store.workspace() as work:
             root = work / "root"
             root.mkdir(mode=0o755)
@@ -95,7 +95,7 @@ def build_base(
             _clean(root)
             layer = write_layer(work / "layer", f"debian-{lock.release}", tree_entries(root))
             store.adopt(work / "layer", layer.digest)
-        store.write_record("layers", key, vars(layer))
+        layer_records.write(store, key, layer)
     return layer
 
 

@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
-from torchkiln import bundle_source, drift, host, pipeline
+from torchkiln import bundle_source, drift, host, layer_records, pipeline
 from torchkiln.bundle_format import END, INDEX, SUMS, Index, Part, part
 from torchkiln.engine.kiln import layer_keys
 from torchkiln.errors import ArchiveError
@@ -122,9 +122,8 @@ def _built(project: Project, variant: Variant, image: Image) -> Iterator[Item]:
     for layer in image.layers:
         yield _blob(store, "layer", layer.digest, layer.name)
     for key in layer_keys(pipeline.job(project, variant)):
-        record = store.read_record("layers", key)
-        if record:
-            yield _item("record", f"records/{key}", canonical(record))
+        if known := layer_records.read(store, key):
+            yield _item("record", f"records/{key}", canonical(vars(known)))
 
 
 def _item(role: str, path: str, source: Path | bytes) -> Item:

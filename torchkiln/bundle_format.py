@@ -23,6 +23,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
 
+from torchkiln.digests import parse_digest, parse_sha256, parse_size
 from torchkiln.errors import ArchiveError
 from torchkiln.layer import MTIME
 from torchkiln.lockfile import canonical
@@ -37,7 +38,6 @@ MOST: Final = 16 << 20
 """Bytes of `bundle.json` at most; that of all variants has 0.1 MB."""
 
 _BLOB: Final = r"blobs/sha256/[0-9a-f]{64}"
-_HEX: Final = "[0-9a-f]{64}"
 _NAME: Final = r"[A-Za-z0-9][A-Za-z0-9._+-]*"
 ROLES: Final = {
     "loader": "load",
@@ -151,6 +151,8 @@ def parse(data: bytes, title: str) -> Index:
         if number == FORMAT:
             parts = tuple(Part(**one) for one in body.pop("parts"))
             index = Index(variants=tuple(body.pop("variants")), parts=parts, **body)
+            for digest in index.images.values():
+                parse_digest(digest)
             faults = [*map(_fault, parts), *_disorder(parts), *_foreign(index)]
             faults += [] if index.data == data else ["it is not written as `bundle` writes it"]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -173,8 +175,12 @@ def refused(title: str, why: str) -> ArchiveError:
 
 
 def _fault(one: Part) -> str:
-    shape = isinstance(one.size, int) and one.size >= 0 and re.fullmatch(_HEX, one.sha256)
-    if not shape or one.role not in ROLES or not re.fullmatch(ROLES[one.role], one.path):
+    try:
+        parse_size(one.size)
+        parse_sha256(one.sha256)
+    except ValueError as error:
+        return f"{one.path}: {error}"
+    if one.role not in ROLES or not re.fullmatch(ROLES[one.role], one.path):
         return f"there may be no such file: {one.role} {one.path}"
     if not one.name.isprintable():
         return f"a name holds control characters: {one.path}"

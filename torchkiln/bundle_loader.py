@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import tarfile
-from dataclasses import dataclass, fields
-from typing import IO, TYPE_CHECKING, Any, Final
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Final
 
-from torchkiln import host
+from torchkiln import host, layer_records
 from torchkiln.bundle_format import (
     BLOBS,
     END,
@@ -21,7 +21,7 @@ from torchkiln.bundle_format import (
     parse,
     refused,
 )
-from torchkiln.layer import CHUNK, Layer
+from torchkiln.layer import CHUNK
 from torchkiln.lockfile import base_lock_path, variant_lock_path
 from torchkiln.progress import Progress
 from torchkiln.projects import Root, register
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from torchkiln.layer import Layer
     from torchkiln.pipeline import Project
     from torchkiln.store import Store
 
 _KINDS: Final = {tarfile.SYMTYPE: "a symbolic link", tarfile.LNKTYPE: "a hard link"}
 _KEPT: Final = ("lock", "record")
-_FIELDS: Final = frozenset(field.name for field in fields(Layer))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +77,7 @@ def load(project: Project, path: Path) -> Loaded:
     for one in bundle.index.parts:
         if one.role == "record":
             key = one.path.rpartition("/")[2]
-            store.write_record("layers", key, json.loads(bundle.documents[one.path]))
+            layer_records.write(store, key, _layer(bundle.documents[one.path]))
     return Loaded(
         index=bundle.index,
         received=received,
@@ -171,8 +171,11 @@ class _Check:
         for one in index.parts:
             if one.role != "record":
                 continue
-            record = _json(documents[one.path])
-            if record.keys() != _FIELDS or (record["digest"], record["size"]) not in layers:
+            try:
+                layer = _layer(documents[one.path])
+            except ValueError as error:
+                raise refused(self._title, f"{one.name}: {error}") from None
+            if (layer.digest, layer.size) not in layers:
                 raise refused(self._title, f"a record is not that of a layer in it: {one.name}")
 
 
@@ -236,9 +239,6 @@ def _shown(head: bytes) -> str:
     return f"{kind} `{found.name}` of {found.size} bytes"
 
 
-def _json(data: bytes) -> dict[str, Any]:
-    try:
-        body = json.loads(data)
-    except ValueError:
-        return {}
-    return body if isinstance(body, dict) else {}
+def _layer(data: bytes) -> Layer:
+    """Return the layer of a record in the bundle, or raise `ValueError`."""
+    return layer_records.parse(json.loads(data))

@@ -23,6 +23,7 @@ ROOTFS: Final = Path(__file__).parent / "rootfs"
 
 BESIDE_DOCTOR: Final = (
     "__init__.py",
+    "digests.py",
     "drivers.py",
     "errors.py",
     "gpus.py",

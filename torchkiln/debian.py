@@ -27,6 +27,7 @@ from debian.deb822 import Deb822
 from debian.debian_support import Version
 from pysequoia import Cert, verify
 
+from torchkiln.digests import parse_sha256
 from torchkiln.errors import LockError
 
 KEYS: Final = Path(__file__).parent / "keys"
@@ -142,22 +143,32 @@ def _read_packages(
 ) -> list[Package]:
     """Return the packages of a suite's `main`, from the Packages.xz that its InRelease names."""
     path = f"main/binary-{architecture}/Packages.xz"
-    entries = (line.split() for line in release["SHA256"].splitlines() if line.strip())
-    hashes = {name: sha256 for sha256, _, name in entries}
-    if path not in hashes:
+    expected = _signed_hash(release, path)
+    if not expected:
         what = f"the Debian suite `{suite.name}` has no packages for `{architecture}`"
         raise LockError(what, f"not in its InRelease: {path}")
-    by_hash = f"{path.rpartition('/')[0]}/by-hash/SHA256/{hashes[path]}"
+    by_hash = f"{path.rpartition('/')[0]}/by-hash/SHA256/{expected}"
     # By hash, because a mirror in the middle of an update has new and old files side by side.
     url = f"{base}/{by_hash if release.get('Acquire-By-Hash') == 'yes' else path}"
     data = get(url)
     actual = hashlib.sha256(data).hexdigest()
-    if actual != hashes[path]:
+    if actual != expected:
         what = f"`{path}` of the Debian suite `{suite.name}` is not what InRelease names"
-        why = f"expected sha256: {hashes[path]}\nactual sha256:   {actual}"
+        why = f"expected sha256: {expected}\nactual sha256:   {actual}"
         raise LockError(what, why, "the mirror may be in the middle of an update, try again later")
     stanzas = lzma.decompress(data).decode().split("\n\n")
     return [_package(suite, stanza) for stanza in stanzas if stanza.strip()]
+
+
+def _signed_hash(release: Deb822, path: str) -> str:
+    """Return the sha256 (hex) that an InRelease names for the file at `path`, "" for none."""
+    entries = (line.split() for line in release.get("SHA256", "").splitlines())
+    hashes = {entry[2]: entry[0] for entry in entries if len(entry) == 3}  # noqa: PLR2004
+    try:
+        return parse_sha256(hashes[path]) if path in hashes else ""
+    except ValueError as error:
+        what = f"an InRelease names no file that can be checked: {path}"
+        raise LockError(what, str(error)) from None
 
 
 def _package(suite: Suite, stanza: str) -> Package:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from debian.deb822 import PkgRelation
 from debian.debian_support import Version
 
+from torchkiln.digests import parse_sha256
 from torchkiln.errors import LockError
 from torchkiln.lockfile import LockedDeb
 
@@ -82,15 +83,19 @@ def _refuse_unknown(index: Index, names: Iterable[str]) -> None:
 
 
 def _locked(package: Package) -> LockedDeb:
-    return LockedDeb(
-        name=package.name,
-        version=str(package.version),
-        architecture=package.field("Architecture"),
-        archive=package.archive,
-        filename=package.field("Filename"),
-        size=int(package.field("Size")),
-        sha256=package.field("SHA256"),
-    )
+    try:
+        return LockedDeb(
+            name=package.name,
+            version=str(package.version),
+            architecture=package.field("Architecture"),
+            archive=package.archive,
+            filename=package.field("Filename"),
+            size=int(package.field("Size")),
+            sha256=parse_sha256(package.field("SHA256")),
+        )
+    except ValueError as error:
+        what = f"Debian's index describes a package badly: {package.name}"
+        raise LockError(what, str(error)) from None
 
 
 @dataclass

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 from urllib3.exceptions import HTTPError
 
 from torchkiln.errors import FetchError
+from torchkiln.files import open_own
 from torchkiln.progress import say
 from torchkiln.transport import (
     CancelledFetchError,
@@ -119,7 +120,7 @@ def exclusive(path: Path) -> Iterator[BinaryIO]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_CREAT, 0o644), "rb") as lock:
+        with os.fdopen(open_own(path, os.O_RDONLY | os.O_CREAT), "rb") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -129,7 +130,7 @@ def exclusive(path: Path) -> Iterator[BinaryIO]:
                 continue
             # Read-only if its owner was killed on the way into the store.
             os.fchmod(lock.fileno(), 0o644)
-            with path.open("r+b") as stream:
+            with os.fdopen(open_own(path, os.O_RDWR), "r+b") as stream:
                 yield stream
                 return
 
@@ -137,7 +138,7 @@ def exclusive(path: Path) -> Iterator[BinaryIO]:
 def _names(path: Path, stream: BinaryIO) -> bool:
     """Tell whether `path` still is the name of the open file."""
     try:
-        return os.path.samestat(path.stat(), os.fstat(stream.fileno()))
+        return os.path.samestat(path.lstat(), os.fstat(stream.fileno()))
     except FileNotFoundError:
         return False
 

@@ -17,13 +17,11 @@ from torchkiln.download import download, exclusive
 from torchkiln.errors import FetchError
 from torchkiln.fetch_errors import FileError, Wanted, failure, summary
 from torchkiln.index import Finder, Source, sources
-from torchkiln.lockfile import DEFAULT_SOURCE
 from torchkiln.progress import Progress
 from torchkiln.transport import Transport
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from torchkiln.lockfile import LockedDeb, LockedWheel
     from torchkiln.store import Store
@@ -114,12 +112,8 @@ def _missing(store: Store, wanted: Sequence[Wanted]) -> list[Wanted]:
     return sorted(lacking, key=lambda w: (-w.size, w.file))
 
 
-def _partial(store: Store, wanted: Wanted) -> Path:
-    return store.root / "partial" / wanted.sha256
-
-
 def _check_space(store: Store, missing: Sequence[Wanted]) -> None:
-    partials = [_partial(store, wanted) for wanted in missing]
+    partials = [store.partial(wanted.sha256) for wanted in missing]
     present = sum(path.stat().st_size for path in partials if path.exists())
     store.demand_space(sum(wanted.size for wanted in missing) - present, "fetched")
 
@@ -154,7 +148,7 @@ class _Fetcher:
 
     def _bring(self, wanted: Wanted) -> int | FileError:
         """Put one file into the store; return the bytes that came, or why it cannot be had."""
-        path = _partial(self.store, wanted)
+        path = self.store.partial(wanted.sha256)
         self.store.make(path.parent)
         try:
             with self.store.reporting(), exclusive(path) as stream:
@@ -197,7 +191,7 @@ class _Fetcher:
             yield from (f"{place}/{quote(wanted.file, safe='/+~:')}" for place in places)
             return
         asked = sources(self.config)
-        if wanted.place != DEFAULT_SOURCE and not self.config.no_index:
+        if wanted.place in self.indexes and not self.config.no_index:
             asked = (*asked, Source(kind="index", location=self.indexes[wanted.place]))
         seen: set[str] = set()
         for link in self.finder.search(wanted.name, asked, failures):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import shlex
 import shutil
 import tempfile
 from pathlib import Path
 from typing import IO
+
+from torchkiln.errors import StoreError
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
@@ -26,6 +30,20 @@ def write_atomic(path: Path, data: bytes | str) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def open_own(path: Path, flags: int) -> int:
+    """Open a file of the store that only we make; a symbolic link in its place is refused.
+
+    Return the descriptor; the link is a `StoreError`.
+    """
+    try:
+        return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        what = f"cannot write through a symbolic link in the store: {path}"
+        raise StoreError(what, hint=shlex.join(["rm", str(path)])) from None
 
 
 def link_or_copy(source: Path, target: Path) -> None:

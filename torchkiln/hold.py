@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from torchkiln.errors import StoreError
+from torchkiln.files import open_own
 from torchkiln.progress import say
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def _open(store: Store, mode: int) -> int:
     path = store.root / _LOCK
     store.make(path.parent)
     with store.reporting():
-        return os.open(path, mode | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        return open_own(path, mode | os.O_CREAT)
 
 
 def _lock(handle: int, kind: int, message: str) -> None:

@@ -12,6 +12,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from torchkiln.descriptors import LAYER_NAME, descriptor, descriptors, diff_ids
 from torchkiln.files import link_or_copy
 from torchkiln.image_archive import image_names
 from torchkiln.layer import Layer
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from torchkiln.config import ImageConfig
+    from torchkiln.descriptors import Descriptor
     from torchkiln.store import Store
 
 _OCI: Final = "application/vnd.oci.image"
@@ -91,12 +93,12 @@ def adopt_image(store: Store, manifest: bytes, reference: str, unpacked: dict[st
     `unpacked` is the size (bytes) of each layer's tar by the layer's digest (hex).
     """
     document = json.loads(manifest)
-    digest, config_digest = hashlib.sha256(manifest).hexdigest(), _hex(document["config"])
+    digest = hashlib.sha256(manifest).hexdigest()
+    config_digest = descriptor(document["config"]).sha256
     config = json.loads(store.blob(config_digest).read_bytes())
-    diff_ids = config["rootfs"]["diff_ids"]
     layers = [
-        _adopted(entry, diff_id, unpacked)
-        for entry, diff_id in zip(document["layers"], diff_ids, strict=True)
+        _adopted(one, diff_id, unpacked[one.sha256])
+        for one, diff_id in zip(descriptors(document["layers"]), diff_ids(config), strict=True)
     ]
     texts = _documents(digest, len(manifest), config_digest, layers, reference)
     blobs = [digest, config_digest, *(layer.digest for layer in layers)]
@@ -114,20 +116,15 @@ def adopt_image(store: Store, manifest: bytes, reference: str, unpacked: dict[st
     )
 
 
-def _adopted(entry: dict[str, Any], diff_id: str, unpacked: dict[str, int]) -> Layer:
-    notes = entry.get("annotations") or {}
+def _adopted(one: Descriptor, diff_id: str, unpacked: int) -> Layer:
     return Layer(
-        name=notes.get("io.torchkiln.layer", entry["digest"][:19]),
-        diff_id=diff_id.removeprefix("sha256:"),
-        digest=_hex(entry),
-        size=entry["size"],
-        unpacked=unpacked[_hex(entry)],
-        codec=notes.get("io.torchkiln.codec", ""),
+        name=one.name(one.digest[:19]),
+        diff_id=diff_id,
+        digest=one.sha256,
+        size=one.size,
+        unpacked=unpacked,
+        codec=one.annotations.get("io.torchkiln.codec", ""),
     )
-
-
-def _hex(descriptor: dict[str, Any]) -> str:
-    return str(descriptor["digest"]).removeprefix("sha256:")
 
 
 def _documents(
@@ -211,7 +208,7 @@ def _manifest(layers: Sequence[Layer], config_digest: str, config_size: int) -> 
         "config": _descriptor(f"{_OCI}.config.v1+json", config_digest, config_size),
         "layers": [
             _descriptor(f"{_OCI}.layer.v1.tar+gzip", layer.digest, layer.size)
-            | {"annotations": {"io.torchkiln.layer": layer.name, "io.torchkiln.codec": layer.codec}}
+            | {"annotations": {LAYER_NAME: layer.name, "io.torchkiln.codec": layer.codec}}
             for layer in layers
         ],
     }

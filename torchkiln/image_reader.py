@@ -17,16 +17,18 @@ from typing import IO, TYPE_CHECKING, Any, Final, cast
 
 from isal.igzip_lib import IsalError
 
+from torchkiln.descriptors import descriptor, descriptors, items, mapping
 from torchkiln.errors import ArchiveError
 from torchkiln.layer_reader import read_layer
 from torchkiln.listing import ImageListing, LayerListing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from torchkiln.descriptors import Descriptor
+
 _MAX_DOCUMENT: Final = 16 << 20  # bytes of a config or manifest
-_LAYER_NAME: Final = "io.torchkiln.layer"
 _ATTESTATION: Final = "vnd.docker.reference.type"
 
 
@@ -40,8 +42,8 @@ def read_layout(layout: Path) -> ImageListing:
         manifest = index
         while "manifests" in manifest:  # BuildKit's has an index below the first one
             manifest = _document(layout, _first(manifest["manifests"]))
-        config = _document(layout, manifest["config"])
-        layers = _layers(layout, manifest["layers"])
+        config = _document(layout, descriptor(manifest["config"]))
+        layers = _layers(layout, descriptors(manifest["layers"]))
         return ImageListing(index=index, manifest=manifest, config=config, layers=layers)
 
 
@@ -90,8 +92,8 @@ class _Archive:
         """Return the image when all is read."""
         manifest = self._manifest()
         if manifest:
-            config = self._documents[_blob_path(manifest["config"])]
-            names = [_blob_path(layer) for layer in manifest["layers"]]
+            config = self._documents[_blob_path(descriptor(manifest["config"]))]
+            names = [_blob_path(layer) for layer in descriptors(manifest["layers"])]
         else:
             (entry,) = self._documents["manifest.json"]
             config, names = self._documents[self._path(entry["Config"])], entry["Layers"]
@@ -108,9 +110,8 @@ class _Archive:
         while "manifests" in document:
             entries = [
                 entry
-                for entry in document["manifests"]
-                if _ATTESTATION not in entry.get("annotations", {})
-                and _blob_path(entry) in self._documents
+                for entry in descriptors(document["manifests"])
+                if _ATTESTATION not in entry.annotations and _blob_path(entry) in self._documents
             ]
             if len(entries) != 1:
                 message = f"it holds {len(entries)} images"
@@ -135,37 +136,41 @@ def refusing(what: str) -> Iterator[None]:
         raise ArchiveError(what, repr(error)) from error
 
 
-def _first(entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _first(entries: object) -> Descriptor:
     """Return an index's first image for amd64, else its first; attestations are none."""
-    images = [one for one in entries if _ATTESTATION not in (one.get("annotations") or {})]
-    fitting = [one for one in images if (one.get("platform") or {}).get("architecture") == "amd64"]
+    said = [mapping(one) for one in items(entries)]
+    images = [one for one in said if _ATTESTATION not in mapping(one.get("annotations") or {})]
+    fitting = [one for one in images if _architecture(one) == "amd64"]
     if not images:
         message = "it holds no image"
         raise ValueError(message)
-    return [*fitting, *images][0]
+    return descriptor([*fitting, *images][0])
 
 
-def _layers(layout: Path, descriptors: Sequence[dict[str, Any]]) -> tuple[LayerListing, ...]:
+def _architecture(entry: Mapping[str, Any]) -> object:
+    return mapping(entry.get("platform") or {}).get("architecture")
+
+
+def _layers(layout: Path, found: Sequence[Descriptor]) -> tuple[LayerListing, ...]:
     """Read the layers in parallel, the largest first."""
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        largest_first = sorted(descriptors, key=lambda entry: -entry["size"])
-        reading = {entry["digest"]: pool.submit(_layer, layout, entry) for entry in largest_first}
-        return tuple(reading[entry["digest"]].result() for entry in descriptors)
+        largest_first = sorted(found, key=lambda one: -one.size)
+        reading = {one.sha256: pool.submit(_layer, layout, one) for one in largest_first}
+        return tuple(reading[one.sha256].result() for one in found)
 
 
-def _layer(layout: Path, descriptor: dict[str, Any]) -> LayerListing:
-    name = descriptor.get("annotations", {}).get(_LAYER_NAME, descriptor["digest"][:19])
-    with (layout / _blob_path(descriptor)).open("rb", buffering=0) as stream:
-        return read_layer(cast("IO[bytes]", stream), lambda _: name)
+def _layer(layout: Path, one: Descriptor) -> LayerListing:
+    with (layout / _blob_path(one)).open("rb", buffering=0) as stream:
+        return read_layer(cast("IO[bytes]", stream), lambda _: one.name(one.digest[:19]))
 
 
-def _blob_path(descriptor: dict[str, Any]) -> str:
-    return f"blobs/{str(descriptor['digest']).replace(':', '/')}"
+def _blob_path(one: Descriptor) -> str:
+    return f"blobs/sha256/{one.sha256}"
 
 
-def _document(layout: Path, descriptor: dict[str, Any]) -> dict[str, Any]:
-    data = (layout / _blob_path(descriptor)).read_bytes()
-    if f"sha256:{hashlib.sha256(data).hexdigest()}" != descriptor["digest"]:
-        message = f"the bytes are not those of their digest: {descriptor['digest']}"
+def _document(layout: Path, one: Descriptor) -> dict[str, Any]:
+    data = (layout / _blob_path(one)).read_bytes()
+    if hashlib.sha256(data).hexdigest() != one.sha256:
+        message = f"the bytes are not those of their digest: {one.digest}"
         raise ValueError(message)
-    return cast("dict[str, Any]", json.loads(data))
+    return cast("dict[str, Any]", mapping(json.loads(data)))

@@ -17,6 +17,7 @@ from urllib.parse import parse_qs, unquote, urljoin, urlsplit
 from packaging.utils import canonicalize_name
 
 from torchkiln import urls
+from torchkiln.digests import parse_sha256, parse_size
 from torchkiln.errors import FetchError
 from torchkiln.progress import say
 from torchkiln.transport import StatusError, Transport
@@ -147,7 +148,7 @@ def parse_json(page: Mapping[str, Any], base: str) -> list[Link]:
             filename=file["filename"],
             url=urljoin(base, file["url"]),
             sha256=_sha256(file.get("hashes", {}).get("sha256")),
-            size=file.get("size"),
+            size=None if file.get("size") is None else parse_size(file["size"]),
             yanked=bool(file.get("yanked")),
         )
         for file in page["files"]
@@ -199,4 +200,5 @@ def _project_of(filename: str) -> str | None:
 
 
 def _sha256(value: object) -> str | None:
-    return value.lower() if isinstance(value, str) else None
+    """Return the hash that a page tells, None where it tells none; indexes may write capitals."""
+    return None if value is None else parse_sha256(str(value).lower())

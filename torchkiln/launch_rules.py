@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
+from torchkiln.digests import is_digest
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -13,15 +15,13 @@ if TYPE_CHECKING:
 
 # A DNS label (RFC 1035), short enough for `NAME-INDEX` to be one too: the host name of a pod.
 _NAME: Final = re.compile(r"[a-z](?:[a-z0-9-]{0,51}[a-z0-9])?", re.ASCII)
-_DIGEST: Final = r"sha256:[0-9a-f]{64}"
 # As the `distribution` project's reference grammar has it; the registry cannot be left out, because
 # each runtime asks another one where none is named.
 _IMAGE: Final = re.compile(
     r"(?:localhost|[a-z0-9-]+(?:\.[a-z0-9-]+)+|[a-z0-9-]+(?=:))(?::\d+)?"
-    r"(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)+@" + _DIGEST,
+    r"(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)+",
     re.ASCII | re.IGNORECASE,
 )
-_IMAGE_ID: Final = re.compile(_DIGEST, re.ASCII)
 _EMPTY_FOLDERS: Final = ("/workspace", "/mnt", "/srv", "/media")
 """Where the image, which is read-only, has a folder for Charliecloud to mount at."""
 
@@ -56,11 +56,12 @@ def _source(launch: Launch, request: LaunchRequest) -> Iterator[str]:
 
 
 def _image(launch: Launch) -> Iterator[str]:
-    if launch.kind == "docker" and _IMAGE_ID.fullmatch(launch.image):
+    if launch.kind == "docker" and is_digest(launch.image):
         return  # one that Docker has, by its id
-    if "@" not in launch.image:
+    name, at, digest = launch.image.partition("@")
+    if not at:
         yield f"`--image {launch.image}`: names no digest, and a tag may move: add @sha256:..."
-    elif not _IMAGE.fullmatch(launch.image):
+    elif not _IMAGE.fullmatch(name) or not is_digest(digest):
         yield f"`{launch.image}`: expected REGISTRY/REPOSITORY@sha256:... in full"
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import IO, TYPE_CHECKING, Any, Final, cast
 
-from torchkiln import cache_rules
+from torchkiln import cache_rules, layer_records
 from torchkiln.archive import open_gzip
 from torchkiln.base import base_key
 from torchkiln.engine.job import known_layer, layer_key, missing_layers
@@ -223,7 +223,7 @@ def _adopt(
     if faults:
         raise ArchiveError(what, "\n".join(faults[:_SHOWN]))
     with store.exclusive(f"layer-{missing.key}"):
-        store.write_record("layers", missing.key, vars(layer))
+        layer_records.write(store, missing.key, layer)
     return received
 
 

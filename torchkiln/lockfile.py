@@ -18,8 +18,10 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from torchkiln.errors import LockError
+from torchkiln.lock_form import deb_faults, wheel_faults
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from torchkiln.catalog import Base, Catalog, Variant
@@ -178,10 +180,22 @@ def lock_name(path: Path) -> str:
 
 
 def dump(lock: VariantLock | BaseLock) -> str:
-    """Return the text of the lock's file."""
-    body = asdict(lock) | {"format": FORMAT}
+    """Return the text of the lock's file.
+
+    What an index told and a lock may not say raises `LockError`, all of it at once.
+    """
+    body: dict[str, Any] = json.loads(canonical(asdict(lock)))
     if not body.get("drifted"):
         body.pop("drifted", None)
+    name, faults = (
+        (lock.variant, wheel_faults(body))
+        if isinstance(lock, VariantLock)
+        else (lock.release, deb_faults(body))
+    )
+    if faults:
+        what = f"invalid lock of `{name}`: its sources tell what a lock cannot hold"
+        raise LockError(what, "\n".join(faults))
+    body["format"] = FORMAT
     body["checksum"] = digest(body)
     return json.dumps(body, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
@@ -210,22 +224,34 @@ def read_base_lock(root: Path, base: Base) -> BaseLock:
 
 def read_base_lock_at(root: Path, path: Path, base: Base) -> BaseLock:
     """Return the lock of `base` that lies at `path`, under `root`; as `read_base_lock` does."""
-    body = _read(root, path, base_inputs(base), "lock --base", _CATALOG)
+    body = _read(
+        root, path, base_inputs(base), renew="lock --base", source=_CATALOG, faults=deb_faults
+    )
     debs = tuple(LockedDeb(**entry) for entry in body.pop("debs"))
     drifted = tuple(Drifted(**entry) for entry in body.pop("drifted", ()))
     return BaseLock(debs=debs, drifted=drifted, **body)
 
 
 def _read_wheels(root: Path, path: Path, inputs: str, variant: Variant, source: str) -> VariantLock:
-    body = _read(root, path, inputs, f"lock {variant.flag}", source)
+    renew = f"lock {variant.flag}"
+    body = _read(root, path, inputs, renew=renew, source=source, faults=wheel_faults)
     wheels = tuple(LockedWheel(**entry) for entry in body.pop("wheels"))
     return VariantLock(wheels=wheels, **body)
 
 
-def _read(root: Path, path: Path, inputs: str, renew: str, source: str) -> dict[str, Any]:
+def _read(
+    root: Path,
+    path: Path,
+    inputs: str,
+    *,
+    renew: str,
+    source: str,
+    faults: Callable[[object], list[str]],
+) -> dict[str, Any]:
     """Return the lock's fields without `format` and `checksum`, checked.
 
-    `source` is what the lock was made from, to say so where it is stale.
+    `source` is what the lock was made from, to say so where it is stale. `faults` tells what has
+    not its form.
     """
     shown = path.relative_to(root)
     hint = f"./kiln {renew}"
@@ -246,4 +272,7 @@ def _read(root: Path, path: Path, inputs: str, renew: str, source: str) -> dict[
     if stale:
         what = f"the lock is older than {source}: {shown}"
         raise LockError(what, hint=hint)
+    if found := faults(body):
+        what = f"invalid lock: {shown}"
+        raise LockError(what, "\n".join(found), hint)
     return body

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
+from torchkiln import layer_records
+from torchkiln.descriptors import diff_ids
+from torchkiln.digests import is_sha256, parse_digest, parse_sha256
 from torchkiln.drift import RECORDS as DRIFTED
 from torchkiln.lockfile import digest as digest_of
 
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from torchkiln.layer import Layer
     from torchkiln.projects import Root
     from torchkiln.store import Store
     from torchkiln.stored import Kind, Thing
@@ -53,10 +57,10 @@ def read_layout(path: Path) -> Layout | None:
         config = _document(path, manifest["config"])
         return Layout(
             path=path,
-            digest=_hex(entry["digest"]),
-            layers=tuple(_hex(layer["digest"]) for layer in manifest["layers"]),
-            diff_ids=tuple(map(_hex, config["rootfs"]["diff_ids"])),
-            blobs=frozenset(blob.name for blob in (path / "blobs/sha256").iterdir()),
+            digest=parse_digest(entry["digest"]),
+            layers=tuple(parse_digest(layer["digest"]) for layer in manifest["layers"]),
+            diff_ids=tuple(diff_ids(config)),
+            blobs=frozenset(parse_sha256(one.name) for one in (path / "blobs/sha256").iterdir()),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -86,12 +90,12 @@ class Graph:
     def of_root(self, root: Root) -> frozenset[Path]:
         """Return what a lock needs: inputs, layers, and the images that are made of these."""
         made = [self._layers[key] for key in root.layers if key in self._layers]
-        digests = {record["digest"] for record in made}
+        digests = {layer.digest for layer in made}
         compiled = [one for wheel in root.inputs for one in self._bytecode[wheel]]
         named = self._named(
             [layout for layout in self.images if layout.is_of(digests)],
             {*root.inputs, *digests, *(blob for _, blob in compiled)},
-            {record["diff_id"] for record in made},
+            {layer.diff_id for layer in made},
         )
         conda = [
             path
@@ -137,17 +141,18 @@ class Graph:
         return frozenset(thing.path for thing in self.found)
 
     @cached_property
-    def _layers(self) -> dict[str, dict[str, Any]]:
-        """Return the records of layers by their keys."""
-        read = ((path.stem, self._record(path)) for path in self.records("layers"))
-        return {key: record for key, record in read if record}
+    def _layers(self) -> dict[str, Layer]:
+        """Return the layers that are known, by their keys."""
+        keys = (path.stem for path in self.records(layer_records.KIND))
+        read = ((key, layer_records.read(self.store, key)) for key in keys)
+        return {key: layer for key, layer in read if layer}
 
     @cached_property
     def _layer_records(self) -> defaultdict[str, list[Path]]:
         """Return where the records of a layer lie, by its digest (hex)."""
         found = defaultdict(list)
-        for key, record in self._layers.items():
-            found[record["digest"]].append(self.store.root / "records/layers" / f"{key}.json")
+        for key, layer in self._layers.items():
+            found[layer.digest].append(self.store.root / "records/layers" / f"{key}.json")
         return found
 
     @cached_property
@@ -155,7 +160,8 @@ class Graph:
         """Return the record and the blob of each piece of bytecode, by its wheel."""
         found = defaultdict(list)
         for path in self.records("bytecode"):
-            if record := self._record(path):
+            record = self._record(path) or {}
+            if is_sha256(record.get("wheel")) and is_sha256(record.get("blob")):
                 found[record["wheel"]].append((path, record["blob"]))
         return found
 
@@ -171,10 +177,6 @@ class Graph:
 
 
 def _document(layout: Path, descriptor: dict[str, Any]) -> dict[str, Any]:
-    path = layout / "blobs/sha256" / _hex(descriptor["digest"])
+    path = layout / "blobs/sha256" / parse_digest(descriptor["digest"])
     document: dict[str, Any] = json.loads(path.read_bytes())
     return document
-
-
-def _hex(digest: str) -> str:
-    return digest.removeprefix("sha256:")

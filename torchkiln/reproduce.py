@@ -48,7 +48,7 @@ def rebuilt(project: Project, work: Job) -> Iterator[tuple[Store, Image]]:
 
 def _share_inputs(first: Store, second: Store, work: Job) -> None:
     """Give the second store the locked inputs and nothing that was made from them."""
-    second.blob("").mkdir(parents=True)
+    second.blobs.mkdir(parents=True)
     wheels = [wheel.sha256 for wheel in work.lock.wheels]
     for sha256 in wheels + [deb.sha256 for deb in work.base_lock.debs]:
         os.link(first.blob(sha256), second.blob(sha256))

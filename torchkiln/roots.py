@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from torchkiln import pipeline
 from torchkiln.base import base_key
+from torchkiln.digests import parse_sha256
 from torchkiln.engine.kiln import layer_keys
 from torchkiln.errors import LockError
 from torchkiln.inputs import base_lock
@@ -79,7 +80,10 @@ def _layers(project: Project, name: str) -> list[str]:
 def _inputs(path: Path) -> list[str]:
     try:
         body = json.loads(path.read_text(encoding="utf-8"))
-        return [str(entry["sha256"]) for entry in body["wheels" if "wheels" in body else "debs"]]
+        return [
+            parse_sha256(entry["sha256"])
+            for entry in body["wheels" if "wheels" in body else "debs"]
+        ]
     except (OSError, ValueError, KeyError, TypeError) as error:
         what = f"the lock cannot be read, so what it needs is not known: {path}"
         raise LockError(what, repr(error), "./kiln lock --all") from None

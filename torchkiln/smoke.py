@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
+from torchkiln.digests import parse_digest
 from torchkiln.engine.containers import ContainerOptions, container, run, take_files
 from torchkiln.errors import SmokeError
 from torchkiln.gpu import device_nodes
@@ -64,7 +65,7 @@ def smoke_in(engine: Engine, store: Store, image: EngineImage, gpus: str = "") -
     What the suite leaves is copied out of the container, because an engine may be on another
     machine.
     """
-    digest = image.id.removeprefix("sha256:")
+    digest = parse_digest(image.id)
     where = f"{engine.name}-gpu" if gpus else engine.name
     # In its own file system, from which files can be copied when it has ended.
     options = ContainerOptions(read_only=False, gpus=gpus)

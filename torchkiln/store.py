@@ -17,14 +17,16 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from torchkiln.digests import is_sha256, parse_sha256
 from torchkiln.errors import ArchiveError, StoreError
-from torchkiln.files import write_atomic
+from torchkiln.files import open_own, write_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -39,6 +41,7 @@ def default_root(environ: Mapping[str, str]) -> Path:
 
 
 _READ: Final = 1 << 20
+_WORD: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*", re.ASCII)
 _STORE_ERRNOS: Final = frozenset({13, 28, 30, 122})  # EACCES, ENOSPC, EROFS, EDQUOT
 
 
@@ -57,12 +60,31 @@ class Store:
         """Return where unpacked layers and images lie."""
         return self.private or self.root / "trees"
 
+    @property
+    def blobs(self) -> Path:
+        """Return the folder of the blobs."""
+        return self.root / "blobs" / "sha256"
+
+    @property
+    def partials(self) -> Path:
+        """Return the folder of the files that have come in part."""
+        return self.root / "partial"
+
     def blob(self, sha256: str) -> Path:
-        """Return where the blob with this hash lies or would lie."""
-        return self.root / "blobs" / "sha256" / sha256
+        """Return where the blob with this hash lies or would lie.
+
+        What is no hash has no place, here and in `partial`: it raises `StoreError`.
+        """
+        return self.blobs / _named(sha256)
+
+    def partial(self, sha256: str) -> Path:
+        """Return where what has come of the blob lies until it is whole."""
+        return self.partials / _named(sha256)
 
     def has(self, sha256: str, size: int | None = None) -> bool:
         """Tell whether the blob is there, and with the size that it must have if that is known."""
+        if not is_sha256(sha256):
+            return False
         try:
             actual = self.blob(sha256).stat().st_size
         except (FileNotFoundError, NotADirectoryError):
@@ -106,7 +128,7 @@ class Store:
         """Remove what killed processes left in `tmp/`."""
         for path in sorted((self.root / "tmp").glob("*.lock")):
             with contextlib.suppress(FileNotFoundError, BlockingIOError):
-                handle = os.open(path, os.O_RDWR)
+                handle = open_own(path, os.O_RDWR)
                 try:
                     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     remove_tree(path.with_suffix(""))
@@ -141,10 +163,10 @@ class Store:
     @contextlib.contextmanager
     def exclusive(self, name: str) -> Iterator[None]:
         """Hold the lock `name`, so that two builds at once do a long step once."""
-        path = self.root / "locks" / name
+        path = self.root / "locks" / _word(name)
         with self.reporting():
             self.make(path.parent)
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            handle = open_own(path, os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield
@@ -154,11 +176,10 @@ class Store:
     def read_record(self, kind: str, key: str) -> dict[str, Any] | None:
         """Return the record, None if there is none or it cannot be read."""
         try:
-            text = self.record(kind, key).read_text(encoding="utf-8")
-            record: dict[str, Any] = json.loads(text)
-        except (FileNotFoundError, NotADirectoryError, ValueError):
+            record = json.loads(self.record(kind, key).read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError, ValueError, StoreError):
             return None
-        return record
+        return record if isinstance(record, dict) else None
 
     def write_record(self, kind: str, key: str, value: Mapping[str, Any]) -> None:
         """Keep `value` under `kind` and `key`."""
@@ -200,7 +221,7 @@ class Store:
 
     def record(self, kind: str, key: str) -> Path:
         """Return where the record of this kind and key lies or would lie."""
-        return self.root / "records" / kind / f"{key}.json"
+        return self.root / "records" / _word(kind) / f"{_word(key)}.json"
 
 
 @contextlib.contextmanager
@@ -210,7 +231,7 @@ def _owned(path: Path) -> Iterator[None]:
     Opened for writing, which a lock on NFS needs (flock(2)).
     """
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        handle = open_own(path, os.O_RDWR | os.O_CREAT)
         fcntl.flock(handle, fcntl.LOCK_EX)
         # A sweep may have come between the two calls and removed the file that is now locked.
         with contextlib.suppress(FileNotFoundError):
@@ -224,8 +245,28 @@ def _owned(path: Path) -> Iterator[None]:
         os.close(handle)
 
 
+def _named(sha256: str) -> str:
+    """Return the name of a blob's file."""
+    try:
+        return parse_sha256(sha256)
+    except ValueError as error:
+        what = f"no file of the store has this name: {sha256!r}"
+        raise StoreError(what, str(error)) from None
+
+
+def _word(name: str) -> str:
+    """Return a name in the store if it is one word, which no path is."""
+    if not _WORD.fullmatch(name):
+        what = f"no file of the store has this name: {name!r}"
+        raise StoreError(what, "expected letters, digits and `._+-`, the first no sign")
+    return name
+
+
 def remove_tree(path: Path) -> None:
     """Remove a folder, also one that holds folders its owner may not write."""
+    if path.is_symlink():  # what it leads to is not ours
+        path.unlink()
+        return
     if path.is_dir():
         path.chmod(0o700)
     for folder, names, _ in os.walk(path):

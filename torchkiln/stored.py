@@ -59,11 +59,11 @@ class Room:
 
 def things(store: Store) -> list[Thing]:
     """Return all that lies in the store but its locks, what has several names first as a blob."""
-    found = [Thing(kind=_kind(path), path=path) for path in _entries(store.blob(""))]
+    found = [Thing(kind=_kind(path), path=path) for path in _entries(store.blobs)]
     kinds: tuple[tuple[Kind, str], ...] = (
         ("images", "images"),
         ("trees", "trees"),
-        ("partial downloads", "partial"),
+        ("partial downloads", store.partials.name),
         ("reports", "reports"),
     )
     for kind, name in kinds:

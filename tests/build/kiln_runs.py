@@ -119,7 +119,7 @@ def share_inputs(source: Path, target: Path, *, copy: bool = False) -> None:
 
 def share(source: Path, target: Path, blobs: Iterable[str], *, copy: bool = False) -> None:
     """Give the store at `target` some blobs: hard links, or copies where there can be none."""
-    Store(target).blob("").mkdir(parents=True, exist_ok=True)
+    Store(target).blobs.mkdir(parents=True, exist_ok=True)
     for sha256 in blobs:
         place = Store(target).blob(sha256)
         try:
@@ -159,7 +159,7 @@ def give(path: Path, user: int) -> None:
 
 def false_names(home: Path) -> list[str]:
     """Return the blobs whose bytes are not those that their names promise."""
-    blobs = sorted(Store(home).blob("").glob("*"))
+    blobs = sorted(Store(home).blobs.glob("*"))
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         hashes = pool.map(file_sha256, blobs)
     return [blob.name for blob, sha256 in zip(blobs, hashes, strict=True) if blob.name != sha256]

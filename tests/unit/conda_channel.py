@@ -260,7 +260,8 @@ VERSIONS = {"matplotlib": "3.11.2", "numpy": "2.4.5", "pip": "26.3"}
 
 
 def _locked(name: str, version: str) -> LockedWheel:
-    return LockedWheel(name=name, version=version, file="", size=1, sha256="0" * 64)
+    file = f"{name}-{version}-py3-none-any.whl"
+    return LockedWheel(name=name, version=version, file=file, size=1, sha256="0" * 64)
 
 
 KERNEL = (_locked("ipykernel", "7.3.0"),)

@@ -229,8 +229,9 @@ def _path(path: str) -> Callable[[Part], Part]:
         (_path("/etc/passwd"), "there may be no such file"),
         (_path("locks/cpu.json"), "there may be no such file"),
         (lambda one: replace(one, role="virus"), "there may be no such file"),
-        (lambda one: replace(one, sha256="0" * 63), "there may be no such file"),
-        (lambda one: replace(one, size=-1), "there may be no such file"),
+        (lambda one: replace(one, sha256="0" * 63), "invalid sha256"),
+        (lambda one: replace(one, size=-1), "invalid size"),
+        (lambda one: replace(one, size=True), "invalid size"),
         (lambda one: replace(one, name="\x1b[2J"), "control characters"),
     ],
 )

@@ -152,7 +152,7 @@ def test_failure_of_the_compiler_names_the_wheel_and_keeps_nothing(tmp_path: Pat
     draft = Draft()
     wheel = draft.read(tmp_path)
     store = Store(tmp_path / "store")
-    store.blob("").mkdir(parents=True)
+    store.blobs.mkdir(parents=True)
     store.blob(wheel.locked.sha256).write_bytes(b"no zip")
     compiler = Compiler(store=store, tree=lambda: HOST, python=tag(), package="1")
 

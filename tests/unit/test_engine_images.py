@@ -8,14 +8,15 @@ from docker_server import Daemon, engine_of
 from torchkiln.engine.images import arriving, find, find_made, push
 from torchkiln.errors import EngineError
 
-OLD = {"Id": "sha256:1", "Size": 5, "RootFS": {"Layers": ["sha256:2"]}}
+ID = f"sha256:{'1' * 64}"
+OLD = {"Id": ID, "Size": 5, "RootFS": {"Layers": ["sha256:2"]}}
 
 
 def test_an_image_is_found_by_its_name_and_a_missing_one_is_none() -> None:
     with engine_of(Daemon(images={"torchkiln:cpu": OLD})) as engine:
         found = find(engine, "torchkiln:cpu")
         assert found
-        assert ("sha256:1", ("sha256:2",), 5) == (found.id, found.diff_ids, found.size)
+        assert (ID, ("sha256:2",), 5) == (found.id, found.diff_ids, found.size)
         assert find(engine, "torchkiln:cu117") is None
 
 

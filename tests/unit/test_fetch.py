@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from servers import cut, hang, page, serving, status
+from victims import victim
 
 from torchkiln import fetch as fetch_module
 from torchkiln import pipconf
@@ -122,6 +123,27 @@ def test_nothing_is_asked_where_all_is_there(store: Store, monkeypatch: pytest.M
     report = fetch(store, [wheel("a")], [deb("b")], {}, {})
 
     assert FetchReport(bytes_fetched=0, files=0, seconds=report.seconds) == report
+
+
+def test_a_hash_that_is_the_path_of_a_file_writes_to_none(store: Store) -> None:
+    """No lock that is read has one (`test_lockfile`); the store refuses it all the same."""
+    with victim() as own:
+        locked = dataclasses.replace(wheel("a"), sha256=own.name, size=1)
+        with pytest.raises(StoreError, match="invalid sha256"):
+            fetch(store, [locked], [], {}, environ())
+        assert own.is_unharmed
+
+
+def test_a_link_in_the_place_of_a_partial_file_is_refused(tmp_path: Path, store: Store) -> None:
+    locked = wheel("a")
+    (tmp_path / locked.file).write_bytes(DATA["a"])
+    store.partials.mkdir(parents=True)
+
+    with victim() as own:
+        store.partial(locked.sha256).symlink_to(own.path)
+        with pytest.raises(StoreError, match="through a symbolic link"):
+            fetch(store, [locked], [], {}, environ(PIP_FIND_LINKS=str(tmp_path)))
+        assert own.is_unharmed
 
 
 def test_blob_of_the_wrong_size_is_fetched_again(tmp_path: Path, store: Store) -> None:

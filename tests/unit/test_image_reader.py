@@ -126,7 +126,7 @@ def oci(manifests: list[tuple[dict[str, Any], dict[str, Any]]], blobs: list[byte
         data = json.dumps(manifest).encode()
         digest = hashlib.sha256(data).hexdigest()
         files[f"blobs/sha256/{digest}"] = data
-        entries.append({"digest": f"sha256:{digest}", **more})
+        entries.append({"digest": f"sha256:{digest}", "size": 1, **more})
     index = json.dumps({"manifests": entries}).encode()
     return tar({"index.json": index, **files})
 
@@ -134,7 +134,8 @@ def oci(manifests: list[tuple[dict[str, Any], dict[str, Any]]], blobs: list[byte
 def manifest(layer: bytes) -> tuple[dict[str, Any], list[bytes]]:
     blob, about = gzip.compress(layer), config(layer)
     digests = [f"sha256:{hashlib.sha256(data).hexdigest()}" for data in (about, blob)]
-    return {"config": {"digest": digests[0]}, "layers": [{"digest": digests[1]}]}, [about, blob]
+    about_config, about_layer = ({"digest": digest, "size": 1} for digest in digests)
+    return {"config": about_config, "layers": [about_layer]}, [about, blob]
 
 
 def test_an_attestation_is_no_second_image() -> None:
@@ -186,7 +187,7 @@ def test_the_image_for_amd64_is_found_below_the_index_of_buildkit(tmp_path: Path
     digest = hashlib.sha256(below).hexdigest()
     (layout / "blobs/sha256" / digest).write_bytes(below)
     before = read_layout(layout)
-    index["manifests"] = [{"digest": f"sha256:{digest}", "annotations": None}]
+    index["manifests"] = [{"digest": f"sha256:{digest}", "size": 1, "annotations": None}]
     (layout / "index.json").write_text(json.dumps(index))
 
     assert before.members == read_layout(layout).members

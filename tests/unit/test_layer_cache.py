@@ -13,6 +13,7 @@ import pytest
 import registry_server as servers
 from image_archives import layer as stored
 from registry_server import RegistryState, registry
+from victims import victim
 from wheels import CODE, SITE, Draft
 
 from torchkiln import cache_rules, catalog, pipeline
@@ -185,6 +186,36 @@ def test_a_layer_that_no_build_makes_is_refused_though_its_digest_is_right(
     told = capsys.readouterr().err
     assert f"a cached layer is not `wheels`: {place(there).name}:{tag(key(job))}" in told
     assert text in told
+
+
+def test_a_digest_that_is_the_path_of_a_file_writes_to_none(
+    job: Job, elsewhere: Job, there: RegistryState, capsys: pytest.CaptureFixture[str]
+) -> None:
+    offered(job, there, *honest(job).values())
+    kind, data = there.manifests[REPOSITORY][tag(key(job))]
+    manifest = json.loads(data)
+
+    with victim() as own:
+        manifest["layers"][0] |= {"digest": f"sha256:{own.name}", "size": 1}
+        there.manifests[REPOSITORY][tag(key(job))] = (kind, json.dumps(manifest).encode())
+        assert taken(elsewhere, there) is None
+        assert own.is_unharmed
+    assert "the manifest describes wheels badly" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("field", ["digest", "diff_id", "size", "unpacked", "name"])
+def test_a_record_that_has_not_its_form_counts_for_none(job: Job, field: str) -> None:
+    """The layer is made again; before, its words were names of files."""
+    made = stored(job.store, "wheels", *honest(job).values())
+    record = dict(vars(made))
+    job.store.write_record("layers", key(job), record)
+    assert made == known_layer(job.store, key(job))
+
+    job.store.write_record("layers", key(job), record | {field: "../../../x"})
+    found = known_layer(job.store, key(job))
+    assert (found is None) == (field != "name")
+    job.store.write_record("layers", key(job), {k: v for k, v in record.items() if k != field})
+    assert known_layer(job.store, key(job)) is None
 
 
 def test_a_layer_without_the_wheel_or_with_another_version_is_refused(

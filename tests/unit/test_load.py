@@ -126,7 +126,7 @@ def test_another_image_than_the_one_that_was_sent_is_an_error(store: Store) -> N
     def other(data: bytes) -> str:
         fault = send(data)
         for one in daemon.images.values():
-            one["Id"] = "sha256:0"
+            one["Id"] = f"sha256:{'0' * 64}"
         return fault
 
     daemon.load = other  # type: ignore[method-assign]

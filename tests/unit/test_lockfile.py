@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from torchkiln.lockfile import (
     VariantLock,
     base_inputs,
     base_lock_path,
+    digest,
     dump,
     read_base_lock,
     read_variant_lock,
@@ -25,12 +27,28 @@ from torchkiln.lockfile import (
 from torchkiln.pipeline import locked_variants, open_project
 from torchkiln.resolve import uv_platform
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 BASE = Base(release="bookworm", python="3.11", packages=("python3",))
 CPU = Variant(id="cpu", torch="2.13.0", cuda=None, index="pytorch-cpu", packages=("numpy",))
 CU117 = Variant(id="cu117", torch="2.0.1", cuda="11.7", index=None, packages=())
 INDEXES = {"pytorch-cpu": "https://example.org/cpu", "other": "https://example.org/other"}
 CATALOG = Catalog(base=BASE, indexes=INDEXES, variants=(CPU, CU117))
 WHEEL = LockedWheel(name="torch", version="2.13.0+cpu", file="t.whl", size=1, sha256="ab" * 32)
+
+DEB = LockedDeb(
+    name="apt",
+    version="1",
+    architecture="amd64",
+    archive="debian",
+    filename="pool/apt.deb",
+    size=1,
+    sha256="ab" * 32,
+)
+BASE_LOCK = BaseLock(
+    release="bookworm", inputs=base_inputs(BASE), date="2026-07-11T10:16:37Z", debs=(DEB,)
+)
 
 
 @pytest.fixture
@@ -58,20 +76,9 @@ def test_a_lock_is_read_as_it_was_written(tmp_path: Path, lock: VariantLock) -> 
 
 
 def test_the_lock_of_a_base_is_read_as_it_was_written(tmp_path: Path) -> None:
-    deb = LockedDeb(
-        name="apt",
-        version="1",
-        architecture="amd64",
-        archive="debian",
-        filename="pool/apt.deb",
-        size=1,
-        sha256="ab" * 32,
-    )
-    date = "2026-07-11T10:16:37Z"
-    lock = BaseLock(release="bookworm", inputs=base_inputs(BASE), date=date, debs=(deb,))
-    write_atomic(base_lock_path(tmp_path, "bookworm"), dump(lock))
+    write_atomic(base_lock_path(tmp_path, "bookworm"), dump(BASE_LOCK))
 
-    assert read_base_lock(tmp_path, BASE) == lock
+    assert read_base_lock(tmp_path, BASE) == BASE_LOCK
 
 
 @pytest.mark.parametrize(("variant", "command"), [(CPU, "--cpu"), (CU117, "--cuda 117")])
@@ -148,6 +155,97 @@ def test_a_lock_outlives_changes_that_do_not_concern_it(
     tmp_path: Path, lock: VariantLock, catalog: Catalog
 ) -> None:
     assert read_variant_lock(tmp_path, catalog, CPU) == lock
+
+
+def rewrite(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change a lock and give it the right checksum, as whoever wrote it would."""
+    body = json.loads(path.read_text())
+    del body["checksum"]
+    change(body)
+    path.write_text(json.dumps(body | {"checksum": digest(body)}))
+
+
+BAD_WHEELS = [
+    ("sha256", "/home/user/.bashrc".rjust(64, "/")),
+    ("sha256", "AB" * 32),
+    ("sha256", None),
+    ("size", -1),
+    ("size", True),
+    ("size", "1"),
+    ("file", "../../.bashrc"),
+    ("file", "/etc/x.whl"),
+    ("file", ".whl"),
+    ("name", "../x"),
+    ("version", "1\n"),
+    ("source", "a/b"),
+    ("more", 1),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), BAD_WHEELS)
+def test_a_lock_with_a_right_checksum_is_refused_for_what_no_lock_says(
+    tmp_path: Path, lock: VariantLock, key: str, value: object
+) -> None:
+    """It may come with somebody's branch; its words become names of files."""
+    rewrite(
+        variant_lock_path(tmp_path, lock.variant),
+        lambda body: body["wheels"][0].update({key: value}),
+    )
+
+    text = refusal(tmp_path, CATALOG, CPU)
+
+    assert text.startswith(f"error: invalid lock: envs/cpu/lock.json\n  wheels[0].{key}: ")
+    assert text.endswith("hint: ./kiln lock --cpu")
+
+
+def test_all_that_is_wrong_with_a_lock_is_told_at_once(tmp_path: Path, lock: VariantLock) -> None:
+    def change(body: dict[str, Any]) -> None:
+        body["python"] = "../3.11"
+        body["wheels"] += [{**body["wheels"][0], "sha256": "x", "size": -1}, "wheel"]
+        del body["wheels"][0]["file"]
+
+    rewrite(variant_lock_path(tmp_path, lock.variant), change)
+
+    lines = refusal(tmp_path, CATALOG, CPU).splitlines()
+    assert [
+        "python",
+        "wheels[0].file",
+        "wheels[1].sha256",
+        "wheels[1].size",
+        "wheels[2]",
+    ] == [line.strip().partition(": ")[0] for line in lines[1:-2]]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("sha256", "x" * 64),
+        ("size", -1),
+        ("filename", "../x.deb"),
+        ("filename", "/pool/x.deb"),
+        ("filename", "pool/../x.deb"),
+        ("archive", "elsewhere"),
+        ("name", "../x"),
+        ("architecture", "a/b"),
+    ],
+)
+def test_a_lock_of_the_base_is_held_to_the_same(tmp_path: Path, key: str, value: object) -> None:
+    write_atomic(base_lock_path(tmp_path, "bookworm"), dump(BASE_LOCK))
+    rewrite(base_lock_path(tmp_path, "bookworm"), lambda body: body["debs"][0].update({key: value}))
+
+    with pytest.raises(LockError, match="invalid lock") as caught:
+        read_base_lock(tmp_path, BASE)
+    assert caught.value.why.startswith(f"debs[0].{key}: ")
+
+
+@pytest.mark.parametrize("change", [{"file": "torch-1-py3-none-any./../../x.whl"}, {"sha256": "x"}])
+def test_no_lock_is_written_of_what_an_index_cannot_mean(change: dict[str, str]) -> None:
+    wheel = replace(WHEEL, **change)  # type: ignore[arg-type]
+    lock = VariantLock(variant="cpu", inputs="0" * 64, python="3.11", wheels=(wheel,))
+
+    with pytest.raises(LockError, match="invalid lock of `cpu`") as caught:
+        dump(lock)
+    assert f"wheels[0].{next(iter(change))}: " in caught.value.why
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"checksum": ""}', "\N{SNOWMAN}"])

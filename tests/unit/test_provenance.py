@@ -8,7 +8,7 @@ import pytest
 
 import torchkiln
 from torchkiln.errors import ArchiveError
-from torchkiln.proof.provenance import BUILD_TYPE, differing, project_from
+from torchkiln.proof.provenance import BUILD_TYPE, built_by, differing, project_from
 
 ROOT = Path(__file__).parents[2]
 FILES = {
@@ -59,6 +59,9 @@ def test_a_project_has_the_statements_files_and_the_smoke_suite(tmp_path: Path) 
         ),
         statement(FILES, build_type="https://slsa.dev/container-based-build/v0.1"),
         statement({}),
+        statement({**FILES, "images/variants.yaml": {"base": 1}}),  # type: ignore[dict-item]
+        statement(FILES, variant=["cpu"]),  # type: ignore[arg-type]
+        statement([*FILES]),  # type: ignore[arg-type]
         {"predicate": None},
         {},
     ],
@@ -84,6 +87,38 @@ def test_a_file_of_another_torchkiln_is_named(tmp_path: Path) -> None:
 
     assert "smoke/suite.py" in differing(said, tmp_path)
     assert "smoke/suite.py" in ours
+
+
+@pytest.mark.parametrize(
+    "material",
+    [
+        {"name": "smoke/suite.py", "digest": {"sha256": "/etc/passwd".rjust(64, "/")}},
+        {"name": "smoke/suite.py", "digest": {}},
+        {"name": "smoke/suite.py"},
+        {"digest": {"sha256": "0" * 64}},
+        "smoke/suite.py",
+        None,
+    ],
+    ids=str,
+)
+def test_materials_that_name_no_hash_are_refused(material: object) -> None:
+    said = statement(FILES)
+    said["predicate"]["buildDefinition"]["resolvedDependencies"] = [material]
+
+    for read in (differing, built_by):
+        with pytest.raises(ArchiveError, match="no provenance"):
+            read(said)
+
+
+@pytest.mark.parametrize("commit", ["main; rm -rf ~", "--orphan", "0" * 39, None, 7])
+def test_a_commit_that_is_none_is_in_no_hint(commit: object) -> None:
+    said = statement(FILES)
+    listed = said["predicate"]["buildDefinition"]["resolvedDependencies"]
+    listed.append({"name": "torchkiln", "digest": {"gitCommit": commit}})
+    assert "" == built_by(said)
+
+    listed[0]["digest"]["gitCommit"] = "0123456789" * 4
+    assert "0123456789" * 4 == built_by(said)
 
 
 def test_the_builders_version_is_the_projects() -> None:

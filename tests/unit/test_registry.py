@@ -10,6 +10,7 @@ import random
 import shutil
 import stat
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -17,10 +18,14 @@ import registry_server as servers
 from image_archives import CONFIG, layer
 from registry_server import RegistryState, registry
 from servers import authority
+from victims import victim
 
-from torchkiln.errors import ArchiveError, KilnError, RegistryError
+from torchkiln import exchange
+from torchkiln.errors import ArchiveError, KilnError, RegistryError, StoreError
 from torchkiln.image import Image, write_image
 from torchkiln.layer import Entry
+from torchkiln.origin import read_image
+from torchkiln.pipeline import open_project
 from torchkiln.registry import upload
 from torchkiln.registry.pull import Pulled, check_layers, pull
 from torchkiln.registry.push import Pushed, push
@@ -29,9 +34,11 @@ from torchkiln.registry.unpacked import unpacked_size
 from torchkiln.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
+    from torchkiln.pipeline import Project
+
+ROOT: Final = Path(__file__).parents[2]
 _CHUNK: Final = 10_000
 _LAYER: Final = 50_000
 CUTS: Final = [1, 7, 99, 4_095, 4_096, 9_998, 9_999, *range(1_003, 9_003, 650)]
@@ -344,6 +351,120 @@ def test_bytes_that_are_not_those_of_their_digest_are_refused(
         pull(elsewhere, asked, environ())
     assert not list((elsewhere.root / "images").glob("*"))
     assert not elsewhere.has(made.digest)
+
+
+def lie(there: RegistryState, made: Image, part: str, **said: object) -> None:
+    """Let the manifest of an image that was pushed describe its `part` otherwise."""
+    kind, data = there.manifests["torch/cpu"][f"sha256:{made.digest}"]
+    manifest = json.loads(data)
+    (manifest["config"] if part == "config" else manifest["layers"][0]).update(said)
+    there.manifests["torch/cpu"]["cpu"] = (kind, json.dumps(manifest).encode())
+
+
+READERS: dict[str, Callable[[Project, str], object]] = {
+    "pull": exchange.pull,
+    "verify": exchange.verify,
+    "check-contract": read_image,
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("part", ["config", "layer"])
+def test_a_digest_that_is_the_path_of_a_file_writes_to_none(
+    store: Store, tmp_path: Path, there: RegistryState, reader: str, part: str
+) -> None:
+    """It has the 64 characters of a hash; size and permissions are of what would be overwritten."""
+    made = image(store, 1)
+    pushed(store, made, there)
+    project = open_project(ROOT, environ(TORCHKILN_HOME=str(tmp_path / "elsewhere")))
+
+    with victim() as own:
+        lie(there, made, part, digest=f"sha256:{own.name}", size=1)
+        with pytest.raises(
+            RegistryError, match=r"describes (the configuration|layer 1) badly"
+        ) as caught:
+            READERS[reader](project, f"{there.address}/torch/cpu:cpu")
+        assert own.is_unharmed
+    assert "invalid digest" in caught.value.why
+
+
+BAD_DIGESTS = [
+    "latest",
+    "sha256:",
+    f"sha256:{'0' * 63}",
+    f"sha256:{'A' * 64}",
+    f"sha256:{'0' * 64}\n",
+    f"sha512:{'0' * 128}",
+    "sha256:" + "\N{ARABIC-INDIC DIGIT ZERO}" * 64,
+    None,
+    ["sha256"],
+]
+
+
+@pytest.mark.parametrize("part", ["config", "layer"])
+@pytest.mark.parametrize(
+    "said",
+    [
+        *({"digest": one} for one in BAD_DIGESTS),
+        *({"size": one} for one in (-1, True, 1.5, "1", None)),
+        {"annotations": ["io.torchkiln.layer"]},
+    ],
+    ids=str,
+)
+def test_a_descriptor_that_has_not_its_form_is_refused(
+    store: Store, elsewhere: Store, there: RegistryState, part: str, said: dict[str, object]
+) -> None:
+    made = image(store, 1)
+    pushed(store, made, there)
+    lie(there, made, part, **said)
+
+    with pytest.raises(RegistryError, match=r"describes (the configuration|layer 1) badly"):
+        pulled(elsewhere, there)
+    assert [] == list(elsewhere.partials.glob("*"))
+
+
+@pytest.mark.parametrize("digest", BAD_DIGESTS, ids=str)
+def test_an_index_that_names_no_digest_is_refused(
+    store: Store, elsewhere: Store, there: RegistryState, digest: object
+) -> None:
+    """A tag there would be asked for, and come unchecked."""
+    made = image(store, 1)
+    pushed(store, made, there, tag="latest")
+    platform = {"os": "linux", "architecture": "amd64"}
+    entry = {"digest": digest, "size": 1, "platform": platform}
+    kind = "application/vnd.oci.image.index.v1+json"
+    body = json.dumps({"mediaType": kind, "manifests": [entry]}).encode()
+    there.manifests["torch/cpu"]["cpu"] = (kind, body)
+
+    with pytest.raises(RegistryError, match="invalid answer of the registry, the index"):
+        pulled(elsewhere, there)
+
+
+def test_a_configuration_that_fills_the_memory_is_refused_before_it_comes(
+    store: Store, elsewhere: Store, there: RegistryState
+) -> None:
+    made = image(store, 1)
+    pushed(store, made, there)
+    lie(there, made, "config", size=1 << 34)
+
+    with pytest.raises(RegistryError, match="configuration of the image is too large"):
+        pulled(elsewhere, there)
+
+
+def test_a_link_in_the_place_of_a_partial_file_is_refused(
+    store: Store, elsewhere: Store, there: RegistryState
+) -> None:
+    made = image(store, 1)
+    pushed(store, made, there)
+    elsewhere.partials.mkdir(parents=True)
+    place = elsewhere.partial(made.layers[0].digest)
+
+    with victim() as own:
+        place.symlink_to(own.path)
+        with pytest.raises(StoreError, match="through a symbolic link in the store") as caught:
+            pulled(elsewhere, there)
+        assert own.is_unharmed
+    assert f"rm {place}" == caught.value.hint
 
 
 def test_a_layer_that_does_not_hold_what_the_configuration_says_is_refused(

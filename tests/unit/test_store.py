@@ -58,6 +58,61 @@ def test_blob_of_another_size_is_not_had_and_is_replaced(tmp_path: Path) -> None
     assert store.has(digest, 4)
 
 
+@pytest.mark.parametrize(
+    "name", ["", "..", "0" * 63, "A" * 64, f"{'0' * 64}\n", "/etc/passwd".rjust(64, "/")]
+)
+def test_what_is_no_hash_has_no_place_among_blobs(tmp_path: Path, name: str) -> None:
+    store = Store(tmp_path)
+
+    for place in (store.blob, store.partial):
+        with pytest.raises(StoreError, match="invalid sha256"):
+            place(name)
+    assert not store.has(name)
+
+
+@pytest.mark.parametrize("name", ["", "..", ".x", "a/b", "/a", "a\nb", "a\0b"])
+def test_what_is_no_word_is_no_name_of_a_lock_or_record(tmp_path: Path, name: str) -> None:
+    store = Store(tmp_path / "store")
+
+    with pytest.raises(StoreError, match="no file of the store"), store.exclusive(name):
+        pass
+    for kind, key in ((name, "k"), ("k", name)):
+        assert store.read_record(kind, key) is None
+        with pytest.raises(StoreError, match="no file of the store"):
+            store.write_record(kind, key, {})
+    assert [] == names(tmp_path)
+
+
+def test_a_record_that_is_no_object_counts_for_none(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write_record("layers", "k", {})
+    (tmp_path / "records/layers/k.json").write_text("[]")
+
+    assert store.read_record("layers", "k") is None
+
+
+def test_no_lock_is_opened_through_a_link(tmp_path: Path) -> None:
+    """Another user of a shared store could leave one, to a file of ours."""
+    store, own = Store(tmp_path / "store"), tmp_path / "own"
+    (tmp_path / "store/locks").mkdir(parents=True)
+    (tmp_path / "store/locks/base").symlink_to(own)
+
+    with pytest.raises(StoreError, match="through a symbolic link"), store.exclusive("base"):
+        pass
+    assert not own.exists()
+
+
+def test_a_link_is_removed_and_not_what_it_leads_to(tmp_path: Path) -> None:
+    (tmp_path / "own/deep").mkdir(parents=True)
+    (tmp_path / "own").chmod(0o750)
+    (tmp_path / "link").symlink_to("own")
+
+    remove_tree(tmp_path / "link")
+
+    assert ["own"] == names(tmp_path)
+    assert (0o750, ["deep"]) == ((tmp_path / "own").stat().st_mode & 0o777, names(tmp_path / "own"))
+
+
 def test_nothing_is_had_in_a_store_that_is_not_there(tmp_path: Path) -> None:
     store = Store(tmp_path / "none")
 

@@ -16,6 +16,7 @@ import asyncio
 import atexit
 import functools
 import importlib
+import re
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 SUBDIR: Final = "linux-64"
 _PAUSE: Final = 0.1  # seconds
+_FILE: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+!~-]*", re.ASCII)
 
 
 class UnsolvableError(Exception):
@@ -273,6 +275,10 @@ def _package(record: Any, channels: Sequence[Channel]) -> Package:  # noqa: ANN4
             record.url = channel.url + record.url.removeprefix(channel.here)
             record.channel = channel.url
     record.indexed_timestamp = None
+    name = f"{record.name.normalized}-{record.version}-{record.build}"
+    if not _FILE.fullmatch(name):  # conda keeps a record of each under its name
+        what = f"invalid conda package: {name!r}"
+        raise CondaError(what, "its name, version or build holds a character that none has")
     return Package(
         name=record.name.normalized,
         version=str(record.version),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from docker.errors import APIError, DockerException, ImageNotFound
 from requests.exceptions import RequestException
 
+from torchkiln.digests import parse_sha256
 from torchkiln.errors import EngineError
 from torchkiln.progress import Progress
 
@@ -40,6 +41,15 @@ class EngineImage:
     size: int
 
 
+def _id(said: str) -> str:
+    """Return an engine's id of an image, which Podman tells without `sha256:`."""
+    try:
+        return f"sha256:{parse_sha256(said.removeprefix('sha256:'))}"
+    except ValueError as error:
+        what = "the engine tells an id that is none"
+        raise EngineError(what, str(error)) from None
+
+
 def find(engine: Engine, reference: str) -> EngineImage | None:
     """Return the image that the engine has under `reference`, if it has one."""
     with asked(engine, f"cannot ask for the image `{reference}`"):
@@ -49,7 +59,7 @@ def find(engine: Engine, reference: str) -> EngineImage | None:
             return None
     return EngineImage(
         reference=reference,
-        id=f"sha256:{found['Id'].removeprefix('sha256:')}",
+        id=_id(found["Id"]),
         diff_ids=tuple((found.get("RootFS") or {}).get("Layers") or ()),
         size=found["Size"],
     )

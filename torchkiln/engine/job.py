@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Final
 
 import installer
 
-from torchkiln import archive, bytecode, compile_modules, wheelfile
+from torchkiln import archive, bytecode, compile_modules, layer_records, wheelfile
 from torchkiln import layer as layers
 from torchkiln import venv as venvs
 from torchkiln import wheel as wheels
 from torchkiln.base import base_key
 from torchkiln.config import DRIFTED, venv
-from torchkiln.layer import Layer
 from torchkiln.lockfile import digest
 from torchkiln.plan import plan_layers
 from torchkiln.recipe import recipe
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from torchkiln.catalog import Base, Variant
+    from torchkiln.layer import Layer
     from torchkiln.lockfile import BaseLock, LockedDeb, LockedWheel, VariantLock
     from torchkiln.plan import WheelGroup
     from torchkiln.store import Store
@@ -92,8 +92,8 @@ def needed_inputs(job: Job) -> tuple[list[LockedWheel], list[LockedDeb]]:
 
 def known_layer(store: Store, key: str) -> Layer | None:
     """Return the layer that was made under `key`, if its blob is still there."""
-    record = store.read_record("layers", key)
-    return Layer(**record) if record and store.has(record["digest"], record["size"]) else None
+    layer = layer_records.read(store, key)
+    return layer if layer and store.has(layer.digest, layer.size) else None
 
 
 def layer_key(job: Job, group: WheelGroup) -> str:

@@ -14,6 +14,7 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from torchkiln import layer_records
 from torchkiln.base import base_key, build_base
 from torchkiln.bytecode import Compiler
 from torchkiln.config import image_config
@@ -231,7 +232,7 @@ def _write(
         with store.workspace() as folder:
             layer = write_layer(folder / "layer", part.name, entries, progress.advance)
             store.adopt(folder / "layer", layer.digest)
-        store.write_record("layers", part.key, vars(layer))
+        layer_records.write(store, part.key, layer)
 
 
 def _own_layer(job: Job) -> Layer:

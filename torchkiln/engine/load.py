@@ -6,6 +6,7 @@ import json
 from itertools import takewhile
 from typing import TYPE_CHECKING, Final
 
+from torchkiln.descriptors import descriptors
 from torchkiln.engine.images import arriving, asked, find, refuse
 from torchkiln.engine.watch import watched
 from torchkiln.errors import EngineError
@@ -104,4 +105,4 @@ def _layers_of(store: Store, image_id: str) -> list[str]:
     if not store.has(digest):
         return []
     manifest = json.loads(store.blob(digest).read_bytes())
-    return [layer["digest"].removeprefix("sha256:") for layer in manifest.get("layers", ())]
+    return [layer.sha256 for layer in descriptors(manifest.get("layers") or [])]

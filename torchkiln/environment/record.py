@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from torchkiln.digests import parse_sha256
 from torchkiln.errors import EnvError
 from torchkiln.files import write_atomic
 
@@ -30,6 +32,7 @@ RECORD: Final = "record.json"
 CONDA_RECORD: Final = "conda.json"
 """What `torchkiln.conda` writes in its place."""
 
+_WORD: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.!+_-]*", re.ASCII)
 LOCK_FILE: Final = ".torchkiln.lock"  # not `.lock`: uv holds that one while it installs
 
 
@@ -162,9 +165,21 @@ def known(env: Environment) -> Record:
 
 def _pins(entries: list[dict[str, Any]]) -> tuple[Pin, ...]:
     return tuple(
-        Pin(name=one["name"], version=one["version"], hashes=tuple(one["hashes"]))
+        Pin(
+            name=_word(one["name"]),
+            version=_word(one["version"]),
+            hashes=tuple(map(parse_sha256, one["hashes"])),
+        )
         for one in entries
     )
+
+
+def _word(value: object) -> str:
+    """Return a name or a version, which becomes a word of a requirements file."""
+    if not isinstance(value, str) or not _WORD.fullmatch(value):
+        message = f"invalid pin: {value!r}"
+        raise ValueError(message)
+    return value
 
 
 def _unreadable(env: Environment, why: str) -> tuple[str, str, str]:

@@ -16,6 +16,7 @@ from packaging.utils import canonicalize_name, parse_wheel_filename
 
 from torchkiln import pipconf
 from torchkiln.candidates import supported_tags
+from torchkiln.digests import parse_sha256
 from torchkiln.environment.installer import plain
 from torchkiln.environment.record import Pin
 from torchkiln.errors import EnvError
@@ -164,7 +165,7 @@ def read_pins(text: str) -> tuple[Pin, ...]:
     for line in text.replace("\\\n", " ").splitlines():
         requirement, *hashes = line.split(" --hash=sha256:")
         name, _, version = requirement.strip().partition("==")
-        stripped = tuple(sorted(one.strip() for one in hashes))
+        stripped = tuple(sorted(parse_sha256(one.strip()) for one in hashes))
         pins.append(Pin(name=canonicalize_name(name), version=version, hashes=stripped))
     return tuple(sorted(pins))
 

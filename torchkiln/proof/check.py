@@ -85,13 +85,13 @@ def _attached(session: Session, digest: str) -> Iterator[tuple[str, dict[str, An
     A registry lists what anybody with push access has attached: only signatures tell who.
     """
     for entry in referrers(session, digest):
-        for found in documents(session, entry["digest"]):
+        for found in documents(session, entry.digest):
             if found.kind in PREDICATES:
                 try:
                     yield found.kind, json.loads(found.data)
                 except ValueError:
                     what = f"a document is no JSON: {_TITLES[found.kind]}"
-                    raise ProofError(what, entry["digest"]) from None
+                    raise ProofError(what, entry.digest) from None
 
 
 def _signed_statements(session: Session, digest: str, key: PublicKey) -> dict[str, dict[str, Any]]:

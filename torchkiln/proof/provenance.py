@@ -17,8 +17,10 @@ but for the commit of Torchkiln where that is a clone, and the smoke suite's rep
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import subprocess
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -29,6 +31,8 @@ import isal
 from torchkiln import __version__
 from torchkiln.base import base_key
 from torchkiln.contents import ROOTFS
+from torchkiln.descriptors import items, mapping
+from torchkiln.digests import parse_sha256
 from torchkiln.engine.job import layer_key
 from torchkiln.errors import ArchiveError
 from torchkiln.files import write_atomic
@@ -51,6 +55,7 @@ BUILD_TYPE: Final = "pkg:generic/torchkiln#build/v1"
 BUILDER: Final = "pkg:generic/torchkiln"
 TORCHKILN: Final = Path(__file__).resolve().parents[2]
 _CATALOG: Final = "images/variants.yaml"
+_COMMIT: Final = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?", re.ASCII)
 
 
 def provenance(job: Job, image: Image) -> dict[str, Any]:
@@ -104,9 +109,10 @@ def differing(said: Mapping[str, Any], torchkiln: Path = TORCHKILN) -> list[str]
 
     With any, the image cannot become the same here.
     """
-    listed = said["predicate"]["buildDefinition"]["resolvedDependencies"]
     theirs = {
-        one["name"]: one for one in listed if one["name"].startswith(("smoke/", "torchkiln/"))
+        name: one
+        for name, one in _materials(said).items()
+        if name.startswith(("smoke/", "torchkiln/"))
     }
     ours = {one["name"]: one for one in _own_files(torchkiln)}
     return sorted(name for name in theirs | ours if theirs.get(name) != ours.get(name))
@@ -114,24 +120,44 @@ def differing(said: Mapping[str, Any], torchkiln: Path = TORCHKILN) -> list[str]
 
 def built_by(said: Mapping[str, Any]) -> str:
     """Return the commit of Torchkiln that built the image, "" where it is not told."""
-    listed = said["predicate"]["buildDefinition"]["resolvedDependencies"]
-    commits = (one["digest"].get("gitCommit", "") for one in listed if one["name"] == "torchkiln")
-    return str(next(commits, ""))
+    material = _materials(said).get("torchkiln", {"digest": {}})
+    commit = str(mapping(material["digest"]).get("gitCommit", ""))
+    return commit if _COMMIT.fullmatch(commit) else ""
 
 
-def _checked_files(said: Mapping[str, Any]) -> dict[str, str]:
-    """Return the files of a statement, which may be anybody's: no other path may be written."""
+@contextmanager
+def _reading() -> Iterator[None]:
+    """Turn a fault of a statement, which may be anybody's, into an `ArchiveError`."""
     try:
-        definition = said["predicate"]["buildDefinition"]
-        variant = definition["externalParameters"]["variant"]
-        files: dict[str, str] = definition["externalParameters"]["files"]
-        build_type = definition["buildType"]
-        (base,) = (name for name in files if name not in {_CATALOG, f"envs/{variant}/lock.json"})
+        yield
     except (KeyError, TypeError, ValueError):
         what = "this is no provenance of an image that Torchkiln built"
         raise ArchiveError(what, f"its build type must be {BUILD_TYPE}, with three files") from None
+
+
+def _materials(said: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return what entered the build, by name; each has a digest."""
+    with _reading():
+        listed = items(said["predicate"]["buildDefinition"]["resolvedDependencies"])
+        found = {str(mapping(one)["name"]): mapping(one) for one in listed}
+        for one in found.values():
+            digest = mapping(one["digest"])
+            if "gitCommit" not in digest:
+                parse_sha256(digest["sha256"])
+        return found
+
+
+def _checked_files(said: Mapping[str, Any]) -> dict[str, str]:
+    """Return the files of a statement: no other path may be written."""
+    with _reading():
+        definition = said["predicate"]["buildDefinition"]
+        variant = str(definition["externalParameters"]["variant"])
+        files = dict(mapping(definition["externalParameters"]["files"]))
+        build_type = definition["buildType"]
+        (base,) = (name for name in files if name not in {_CATALOG, f"envs/{variant}/lock.json"})
     named = base.removeprefix("envs/debian-").removesuffix(".lock.json")
     plain = all(word.isascii() and word.isalnum() for word in (named, variant))
+    plain = plain and all(isinstance(text, str) for text in files.values())
     if build_type != BUILD_TYPE or not plain or base != f"envs/debian-{named}.lock.json":
         what = "this is no provenance that Torchkiln can build from"
         raise ArchiveError(what, f"build type: {build_type}\nfiles: {', '.join(files)}")

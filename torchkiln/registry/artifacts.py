@@ -11,11 +11,12 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from torchkiln.descriptors import Descriptor, descriptor, descriptors, mapping
 from torchkiln.errors import RegistryError
 from torchkiln.lockfile import canonical
 from torchkiln.registry import manifests
 from torchkiln.registry.blobs import put_bytes
-from torchkiln.registry.refusals import refused
+from torchkiln.registry.refusals import parsing, refused
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,15 +75,15 @@ def artifact(
     return manifest | {name: value for name, value in extra.items() if value}
 
 
-def referrers(session: Session, digest: str) -> list[dict[str, Any]]:
+def referrers(session: Session, digest: str) -> list[Descriptor]:
     """Return the descriptors of what refers to the image `digest`, by the API or the index."""
     response = session.answer("GET", f"referrers/{digest}")
     if response.status == 200:  # noqa: PLR2004
-        found: list[dict[str, Any]] = json.loads(response.data).get("manifests") or []
-        return found
+        with parsing(session.reference, f"what refers to {digest}"):
+            return _listed(json.loads(response.data))
     if response.status not in {400, 404, 405}:
         raise refused(session.reference, f"ask what refers to {digest}", response)
-    return _indexed(session, digest)
+    return [descriptor(one) for one in _indexed(session, digest)]
 
 
 def documents(session: Session, digest: str) -> list[Document]:
@@ -90,13 +91,15 @@ def documents(session: Session, digest: str) -> list[Document]:
     found = manifests.find(session, digest)
     if found is None:
         return []
+    with parsing(session.reference, f"the manifest {digest}"):
+        layers = descriptors(found.document.get("layers"))
     return [
         Document(
-            kind=entry["mediaType"],
-            data=read_blob(session, entry["digest"]),
-            annotations=entry.get("annotations") or {},
+            kind=one.kind,
+            data=read_blob(session, one.digest),
+            annotations=dict(one.annotations),
         )
-        for entry in found.document["layers"]
+        for one in layers
     ]
 
 
@@ -110,9 +113,16 @@ def read_blob(session: Session, digest: str) -> bytes:
 
 
 def _indexed(session: Session, digest: str) -> list[dict[str, Any]]:
+    """Return the entries of the fallback index, each a descriptor, with all that it says."""
     found = manifests.find(session, _fallback(digest))
-    entries: list[dict[str, Any]] = found.document.get("manifests", []) if found else []
+    entries: list[dict[str, Any]] = found.document.get("manifests") or [] if found else []
+    with parsing(session.reference, f"what refers to {digest}"):
+        descriptors(entries)
     return entries
+
+
+def _listed(document: object) -> list[Descriptor]:
+    return descriptors(mapping(document).get("manifests") or [])
 
 
 def _add_to_index(session: Session, digest: str, entry: dict[str, Any]) -> None:

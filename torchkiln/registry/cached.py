@@ -14,13 +14,14 @@ from torchkiln.errors import RegistryError
 from torchkiln.lockfile import canonical
 from torchkiln.registry import manifests
 from torchkiln.registry.blobs import Blob
-from torchkiln.registry.pull import Wanted, described
+from torchkiln.registry.pull import described
 from torchkiln.registry.upload import bring
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from torchkiln.layer import Layer
+    from torchkiln.registry.pull import Wanted
     from torchkiln.registry.session import Session
     from torchkiln.store import Store
 
@@ -62,10 +63,10 @@ def put(store: Store, session: Session, layers: Mapping[str, Layer]) -> None:
 def wanted(manifest: Mapping[str, Any], name: str) -> Wanted:
     """Return the blob that the manifest of the layer `name` names."""
     layers = manifest.get("layers")
-    if not isinstance(layers, list) or len(layers) != 1 or not isinstance(layers[0], dict):
+    if not isinstance(layers, list) or len(layers) != 1:
         what = f"this is no cached layer: {name}"
         raise RegistryError(what, "its manifest does not name one layer")
-    return Wanted(**described(layers[0], name))
+    return described(layers[0], name)
 
 
 def _manifest(key: str, layer: Layer, empty: Blob) -> bytes:

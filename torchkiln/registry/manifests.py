@@ -7,8 +7,10 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from torchkiln.descriptors import descriptor, items, mapping
+from torchkiln.digests import parse_digest
 from torchkiln.errors import RegistryError
-from torchkiln.registry.refusals import refused
+from torchkiln.registry.refusals import parsing, refused
 
 if TYPE_CHECKING:
     import urllib3
@@ -49,7 +51,8 @@ def digest_of(session: Session, name: str) -> str:
     if response.status != 200:  # noqa: PLR2004
         raise refused(session.reference, f"look for `{name}`", response)
     if digest := response.headers.get("Docker-Content-Digest", ""):
-        return digest
+        with parsing(session.reference, "the digest of a manifest"):
+            return f"sha256:{parse_digest(digest)}"
     found = find(session, name)
     return found.digest if found else ""
 
@@ -121,22 +124,27 @@ def _put(
 
 def _of_platform(session: Session, index: Manifest) -> Manifest:
     """Return the one image of an index that runs here; attestations are for no platform."""
-    entries = index.document.get("manifests", [])
-    platforms = [
-        (one.get("platform", {}).get("os"), one.get("platform", {}).get("architecture"))
-        for one in entries
-    ]
-    fitting = [
-        one for one, platform in zip(entries, platforms, strict=True) if platform == _PLATFORM
-    ]
+    with parsing(session.reference, "the index"):
+        entries = items(index.document.get("manifests") or [])
+        platforms = [_platform(one) for one in entries]
+        fitting = [
+            descriptor(one)
+            for one, platform in zip(entries, platforms, strict=True)
+            if platform == _PLATFORM
+        ]
     if not fitting:
         what = f"`{session.reference}` has no image for {'/'.join(_PLATFORM)}"
         raise RegistryError(what, f"it has {platforms}")
-    found = find(session, fitting[0]["digest"])
+    found = find(session, fitting[0].digest)
     if found is None:
         what = f"the registry lacks an image that its index names: {session.reference}"
-        raise RegistryError(what, fitting[0]["digest"])
+        raise RegistryError(what, fitting[0].digest)
     return found
+
+
+def _platform(entry: object) -> tuple[object, object]:
+    said = mapping(mapping(entry).get("platform") or {})
+    return said.get("os"), said.get("architecture")
 
 
 def _kind(session: Session, headers: Any, data: bytes) -> str:  # noqa: ANN401 - urllib3's own type

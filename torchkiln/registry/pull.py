@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from torchkiln.descriptors import descriptor, diff_ids, items
 from torchkiln.download import MismatchError, download, exclusive
 from torchkiln.errors import RegistryError
 from torchkiln.image import Image, adopt_image
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _THREADS: Final = 4
 _RECORDS: Final = "pulled"
+_LARGEST_CONFIG: Final = 16 << 20  # bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +65,7 @@ def pull(
     with reporting(f"pull {reference}"):
         session, manifest = _open(reference, environ, plain=plain)
         with contextlib.closing(session):
-            config = Wanted(**described(manifest.document["config"], "the configuration"))
+            config = _config(manifest)
             received = _bring_all(store, session, [config])
             layers = _layers(store, manifest.document, config)
             received += _bring_all(store, session, layers)
@@ -110,28 +112,37 @@ def _open(
     return session, manifests.image_manifest(session)
 
 
-def described(entry: Mapping[str, Any], label: str) -> dict[str, Any]:
-    """Return hash, size and label of a descriptor; one without them raises `RegistryError`."""
-    algorithm, _, sha256 = str(entry.get("digest", "")).partition(":")
-    size = entry.get("size")
-    if algorithm != "sha256" or len(sha256) != 64 or not isinstance(size, int):  # noqa: PLR2004
+def _config(manifest: Manifest) -> Wanted:
+    """Return the configuration, which is read into memory: a large one raises `RegistryError`."""
+    config = described(manifest.document["config"], "the configuration")
+    if config.size > _LARGEST_CONFIG:
+        what = f"the configuration of the image is too large: {config.size} bytes"
+        raise RegistryError(what, f"at most {_LARGEST_CONFIG} bytes")
+    return config
+
+
+def described(entry: object, label: str) -> Wanted:
+    """Return the blob of a manifest's descriptor; a bad descriptor raises `RegistryError`."""
+    try:
+        found = descriptor(entry)
+    except ValueError as error:
         what = f"the manifest describes {label} badly"
-        raise RegistryError(what, json.dumps(entry)[:200])
-    name = entry.get("annotations", {}).get("io.torchkiln.layer", label)
-    return {"sha256": sha256, "size": size, "label": name}
+        raise RegistryError(what, str(error), "tell whoever keeps the registry") from None
+    return Wanted(sha256=found.sha256, size=found.size, label=found.name(label))
 
 
 def _layers(store: Store, manifest: Mapping[str, Any], config: Wanted) -> list[Wanted]:
     """Return the layers; as many as the configuration promises diff_ids for."""
-    document = json.loads(store.checked(config.sha256, config.label).read_bytes())
-    diff_ids = document.get("rootfs", {}).get("diff_ids", [])
-    entries = manifest["layers"]
-    if len(diff_ids) != len(entries):
+    try:
+        said = diff_ids(json.loads(store.checked(config.sha256, config.label).read_bytes()))
+        entries = items(manifest["layers"])
+    except ValueError as error:
+        what = "this is no configuration of an image"
+        raise RegistryError(what, str(error), "tell whoever keeps the registry") from None
+    if len(said) != len(entries):
         what = "manifest and configuration are not of one image"
-        raise RegistryError(what, f"{len(entries)} layers, {len(diff_ids)} diff_ids")
-    return [
-        Wanted(**described(entry, f"layer {number}")) for number, entry in enumerate(entries, 1)
-    ]
+        raise RegistryError(what, f"{len(entries)} layers, {len(said)} diff_ids")
+    return [described(entry, f"layer {number}") for number, entry in enumerate(entries, 1)]
 
 
 def _bring_all(store: Store, session: Session, wanted: Sequence[Wanted]) -> int:
@@ -152,7 +163,7 @@ def _bring_all(store: Store, session: Session, wanted: Sequence[Wanted]) -> int:
 
 def bring_blob(store: Store, session: Session, wanted: Wanted, progress: Progress) -> int:
     """Bring one blob into the store, by its hash; return the bytes that came."""
-    path = store.root / "partial" / wanted.sha256
+    path = store.partial(wanted.sha256)
     store.make(path.parent)
     with store.reporting(), exclusive(path) as stream:
         if store.has(wanted.sha256, wanted.size):  # by the process we waited for

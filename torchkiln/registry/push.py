@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from torchkiln.descriptors import descriptors
 from torchkiln.errors import RegistryError, StoreError
 from torchkiln.lockfile import digest
 from torchkiln.progress import Progress
@@ -87,14 +88,13 @@ def push(
 def _blobs(store: Store, manifest: Mapping[str, Any]) -> list[Blob]:
     """Return the config and the layers, the largest first: the last ones then end together."""
     found = {}
-    for entry in (manifest["config"], *manifest["layers"]):
-        sha256 = entry["digest"].removeprefix("sha256:")
-        label = entry.get("annotations", {}).get("io.torchkiln.layer", "the configuration")
-        path = store.blob(sha256)
-        found[sha256] = Blob(path=path, sha256=sha256, size=entry["size"], label=label)
-        if not store.has(sha256, entry["size"]):
+    for one in descriptors([manifest["config"], *manifest["layers"]]):
+        label = one.name("the configuration")
+        path = store.blob(one.sha256)
+        found[one.sha256] = Blob(path=path, sha256=one.sha256, size=one.size, label=label)
+        if not store.has(one.sha256, one.size):
             what = f"the store lacks a part of the image: {label}"
-            raise StoreError(what, f"sha256:{sha256}", "build or pull it again")
+            raise StoreError(what, one.digest, "build or pull it again")
     return sorted(found.values(), key=lambda blob: -blob.size)
 
 

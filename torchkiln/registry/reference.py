@@ -9,11 +9,11 @@ import re
 from dataclasses import dataclass, replace
 from typing import Final
 
+from torchkiln.digests import is_digest
 from torchkiln.errors import RegistryError
 
 _NAME: Final = re.compile(r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*")
 _TAG: Final = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
-_DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _HOST: Final = re.compile(r"(\[[0-9a-fA-F:]+\]|[a-zA-Z0-9.-]+)(:[0-9]{1,5})?")
 _LONGEST_NAME: Final = 255
 _CONTENT_TAG: Final = re.compile(r".+-r[0-9a-f]{12}(-drifted)?")
@@ -69,7 +69,7 @@ def parse(text: str) -> Reference:
             ("it has no registry before its first `/`", not slash or not _is_host(registry)),
             (f"`{repository}` is no name of a repository", not _is_name(repository)),
             (f"`{tag}` is no tag", ":" in path and not _TAG.fullmatch(tag)),
-            (f"`{digest}` is no sha256 digest", "@" in text and not _DIGEST.fullmatch(digest)),
+            (f"`{digest}` is no sha256 digest", "@" in text and not is_digest(digest)),
         )
         if is_wrong
     ]

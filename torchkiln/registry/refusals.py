@@ -36,6 +36,16 @@ def refused(reference: Reference, doing: str, response: urllib3.BaseHTTPResponse
 
 
 @contextmanager
+def parsing(reference: Reference, document: str) -> Iterator[None]:
+    """Turn a fault in what a registry sent, `the manifest`, into a `RegistryError`."""
+    try:
+        yield
+    except ValueError as error:
+        what = f"invalid answer of the registry, {document}: {reference}"
+        raise RegistryError(what, str(error), "tell whoever keeps the registry") from None
+
+
+@contextmanager
 def reporting(doing: str) -> Iterator[None]:
     """Turn a connection that failed for good into a `RegistryError` that begins with `doing`."""
     try:

@@ -8,6 +8,7 @@ from typing import IO, TYPE_CHECKING, Final
 from isal.igzip_lib import IsalError
 
 from torchkiln.archive import open_gzip
+from torchkiln.digests import is_sha256
 from torchkiln.errors import ArchiveError
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def check_layer(
     Measured once for a blob. `advance` is told of the blob's bytes when they are checked.
     """
     record = store.read_record(_RECORDS, layer.digest)
-    if record is None:
+    if record is None or not is_sha256(record.get("diff_id")):
         record = {"diff_id": _measure(store.checked(layer.digest, layer.name), layer.name)}
         store.write_record(_RECORDS, layer.digest, record)
     if record["diff_id"] != layer.diff_id:
