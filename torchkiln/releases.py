@@ -1,6 +1,6 @@
 """The releases of torch: their CUDA builds, their Pythons and their companions.
 
-Facts as data. Collected on 2026-11-23 from:
+Facts as data. Collected on 2026-11-23, torchaudio's last row on 2026-11-30, from:
 
 - the package index and the wheels' own metadata: Python tags, the CUDA of the default wheel
   (`torch/version.py`), the `Requires-Dist` of torchvision and torchaudio;
@@ -89,6 +89,6 @@ _TABLE: Final = (
     _release("2.13.0 2026-07-08", "13.0 12.6 13.2", (10, 14), "0.28.0", "2.11.0"),
     _release("2.14.0 2026-09-02", "13.0 12.6 13.2", (10, 14), "0.29.0", "2.11.0"),
     _release("2.14.1 2026-09-30", "13.0 12.6 13.2", (10, 14), "0.29.1", "2.11.0"),
-    _release("2.15.0 2026-10-28", "13.2 13.0", (11, 15), "0.29.2", "2.11.0"),
+    _release("2.15.0 2026-10-28", "13.2 13.0", (11, 15), "0.29.2", "2.11.1"),
 )
 RELEASES: Final = {release.torch: release for release in _TABLE}
