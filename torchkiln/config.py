@@ -88,6 +88,7 @@ def environment(variant: Variant) -> dict[str, str]:
         # Bytecode is in the image; what is imported from a mounted folder needs none.
         "PYTHONDONTWRITEBYTECODE": "1",
         "PIP_CONSTRAINT": f"/{CONSTRAINTS}",
+        "UV_CONSTRAINT": f"/{CONSTRAINTS}",  # uv reads none of pip's settings
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         # A uid without passwd entry: getpass.getuser() asks these first (pytorch#140765).
         "USER": "kiln",

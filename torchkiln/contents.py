@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from torchkiln import companions
 from torchkiln.config import CONSTRAINTS, HOME, PREFIX, WORKDIR
 from torchkiln.gpus import without_code
 from torchkiln.layer import Entry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from torchkiln.catalog import Base, Variant
     from torchkiln.lockfile import VariantLock
@@ -23,6 +24,7 @@ ROOTFS: Final = Path(__file__).parent / "rootfs"
 
 BESIDE_DOCTOR: Final = (
     "__init__.py",
+    "companions.py",
     "digests.py",
     "drivers.py",
     "errors.py",
@@ -39,6 +41,19 @@ BESIDE_DOCTOR: Final = (
 """The modules of this package that those in doctor/ import: they run in images too."""
 
 _OWNER: Final = "torchkiln"
+_HEAD: Final = """\
+# Torchkiln's pins: a later `pip install` or `uv pip install` keeps torch {torch} and what is locked
+# with it. To lift them for one command:
+#   PIP_CONSTRAINT=/dev/null pip install ...
+#   UV_CONSTRAINT=/dev/null uv pip install ...
+"""
+_ABSENT: Final = """
+# Not installed. Each is built for one torch, and what does not fit torch {torch} fails at import.
+"""
+_LABELLED: Final = """\
+# +{label} is on the PyTorch index: --extra-index-url https://download.pytorch.org/whl/{label}
+"""
+_NONE: Final = "# No {name} fits. The version below does not exist: installers refuse it."
 # Where container runtimes put the driver; ldconfig knows them from nvidia.conf.
 _DRIVER_FOLDERS: Final = ("/usr/local/nvidia/lib", "/usr/local/nvidia/lib64")
 
@@ -87,7 +102,7 @@ def image_contents(base: Base, variant: Variant, lock: VariantLock) -> Contents:
             path=f"/{PREFIX}/pyvenv.cfg",
             text=f"home = /usr/bin\ninclude-system-site-packages = false\nexecutable = {python}\n",
         ),
-        ImageFile(path=f"/{CONSTRAINTS}", text=constraints(lock)),
+        ImageFile(path=f"/{CONSTRAINTS}", text=constraints(variant, lock)),
         ImageFile(path=f"/{HOME}/image.json", text=description(base, variant, lock)),
         # Runtimes bind the host's file over this; a read-only root has no room for a new one.
         ImageFile(path="/etc/resolv.conf", text=""),
@@ -154,9 +169,30 @@ def _doctor_modules() -> Iterator[tuple[str, Path]]:
         yield f"doctor/torchkiln/{path.relative_to(package)}", path
 
 
-def constraints(lock: VariantLock) -> str:
-    """Return a pip constraints file: the image's own pins, so that no later install swaps torch."""
-    return "".join(f"{wheel.name}=={wheel.version}\n" for wheel in lock.wheels)
+def constraints(variant: Variant, lock: VariantLock) -> str:
+    """Return a constraints file for pip and uv, so that no later install swaps or breaks torch.
+
+    It pins the lock, and holds the companions that are not in it to a build that fits its torch.
+    """
+    torch = lock.wheel("torch").version
+    pins = "".join(f"{wheel.name}=={wheel.version}\n" for wheel in lock.wheels)
+    absent = sorted(set(companions.COMPANIONS) - {wheel.name for wheel in lock.wheels})
+    held = "".join(f"{line}\n" for line in _held(absent, torch, variant.cuda))
+    label = torch.partition("+")[2]
+    about = _ABSENT.format(torch=torch) + (_LABELLED.format(label=label) if label else "")
+    return _HEAD.format(torch=torch) + pins + (about + held if held else "")
+
+
+def _held(names: Sequence[str], torch: str, cuda: str | None) -> Iterator[str]:
+    """Yield what holds each companion to a build that fits, or refuses it and says why."""
+    for name in names:
+        wanted = companions.requirement(name, torch, cuda)
+        if wanted is None:
+            yield _NONE.format(name=name)
+            # The words are what pip and uv show; a local version takes letters, digits and dots.
+            yield f"{name}==0+none.fits.torch.{torch.replace('+', '.')}"
+        elif wanted:
+            yield wanted
 
 
 def description(base: Base, variant: Variant, lock: VariantLock) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
+import uv
 from kiln_runs import Kiln, cpu_job
 
 from torchkiln.config import environment
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 # apt gives its downloads to another user, which a sandbox with one user has not.
 APT: Final = "apt-get -q -o APT::Sandbox::User=root"
 OLDER: Final = "2.12.0"
+NEWER: Final = "2.99.0"
 
 
 def test_apt_get_installs_on_the_image(kiln: Kiln, cpu: dict[str, Any], scratch: Path) -> None:
@@ -66,6 +68,41 @@ def test_without_the_constraints_pip_would_swap_torch(kiln: Kiln, wheels: Path) 
 
 
 @pytest.mark.usefixtures("cpu")
+def test_uv_refuses_what_would_swap_torch_and_upgrades_the_rest(kiln: Kiln, wheels: Path) -> None:
+    """`uv pip install -U` takes the newest of all that is required, also what is there."""
+    done = _uv_install(kiln, wheels, "demanding")
+    assert done.returncode == 1, done.stderr
+    assert f"torch=={_torch(kiln)}" in done.stderr
+
+    _write_wheel(wheels, "torch", NEWER, [])
+    _write_wheel(wheels, "torch", _torch(kiln), [])
+    done = _uv_install(kiln, wheels, "--upgrade", "content")
+    assert done.returncode == 0, done.stderr
+    assert " torch==" not in done.stderr
+
+
+@pytest.mark.usefixtures("cpu")
+def test_without_the_constraints_uv_would_swap_torch(kiln: Kiln, wheels: Path) -> None:
+    """The control of the test above."""
+    _write_wheel(wheels, "torch", NEWER, [])
+    done = _uv_install(kiln, wheels, "--upgrade", "content", prefix=("--unset=UV_CONSTRAINT",))
+
+    assert done.returncode == 0, done.stderr
+    assert f" + torch=={NEWER}" in done.stderr
+
+
+@pytest.mark.usefixtures("cpu")
+def test_pip_and_uv_refuse_a_torchvision_for_cuda(kiln: Kiln, wheels: Path) -> None:
+    """That of the default index, which fails to be imported beside a torch for CPUs."""
+    _write_wheel(wheels, "torchvision", "0.28.0", ["torch==2.13.0"])
+    for install in (_pip_install, _uv_install):
+        done = install(kiln, wheels, "torchvision")
+
+        assert done.returncode == 1, done.stdout
+        assert "torchvision==0.28.0+cpu" in done.stdout + done.stderr
+
+
+@pytest.mark.usefixtures("cpu")
 def test_pip_installs_what_is_content_with_the_torch_that_is_there(
     kiln: Kiln, wheels: Path
 ) -> None:
@@ -84,6 +121,16 @@ def _pip_install(
 ) -> subprocess.CompletedProcess[str]:
     command = ("pip", "install", "--dry-run", "--no-index", "--find-links", "/wheels", name)
     return kiln("run", "--cpu", "--mount", f"{wheels}:/wheels", "--", *prefix, *command)
+
+
+def _uv_install(
+    kiln: Kiln, wheels: Path, *words: str, prefix: Iterable[str] = ()
+) -> subprocess.CompletedProcess[str]:
+    """Run uv in the image; a user brings it along, and the image need not know of it."""
+    mounts = ("--mount", f"{wheels}:/wheels", "--mount", f"{uv.find_uv_bin()}:/uv")
+    options = ("--dry-run", "--offline", "--no-index", "--find-links", "/wheels")
+    command = ("env", *prefix, "/uv", "pip", "install", *options, *words)
+    return kiln("run", "--cpu", *mounts, "--", *command)
 
 
 def _write_wheel(place: Path, name: str, version: str, requirements: Iterable[str]) -> None:

@@ -10,6 +10,7 @@ import pytest
 from packaging.utils import canonicalize_name
 
 from torchkiln import package_rules
+from torchkiln.contents import constraints
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,11 +62,14 @@ def test_pip_finds_no_broken_requirement(host: Host) -> None:
 
 
 def test_constraints_hold_torch_and_all_others(host: Host, expected: Expected) -> None:
-    """Else a later `pip install` may swap torch."""
-    path = host.environment()["PIP_CONSTRAINT"]
+    """Else a later `pip install` or `uv pip install` may swap torch."""
+    found = host.environment()
+    text = host.file(found["PIP_CONSTRAINT"]).content_string
 
-    pins = [f"{wheel.name}=={wheel.version}" for wheel in expected.lock.wheels]
-    assert host.file(path).content_string.splitlines() == pins
+    assert found["UV_CONSTRAINT"] == found["PIP_CONSTRAINT"]
+    pins = {f"{wheel.name}=={wheel.version}" for wheel in expected.lock.wheels}
+    assert pins <= set(text.splitlines())
+    assert text == constraints(expected.variant, expected.lock)
 
 
 def test_torch_is_built_for_the_variant(image: ImageListing, expected: Expected) -> None:

@@ -265,6 +265,21 @@ def test_wheels_are_installed_where_no_channel_has_torch(tmp_path: Path, channel
     assert said.count(str(tmp_path / "env")) == 2
 
 
+def test_beside_locked_wheels_pip_is_held_to_them(tmp_path: Path, channels: Path) -> None:
+    """The pip of conda reads pip.conf of its prefix, as that of a virtual environment does."""
+    project = with_wheels(tmp_path, channels)
+    variant = project.catalog.variant("cpu")
+
+    env = install_environment(project, variant, tmp_path / "env", UNTRIED).env
+
+    constraints = env.own / "constraints.txt"
+    assert constraints.as_uri() in (env.root / "pip.conf").read_text()
+    assert "torch==2.99.0" in constraints.read_text().splitlines()
+    constraints.unlink()
+    assert ["constraints.txt"] == checked(project, env).names
+    assert ("constraints.txt",) == repaired(project, env).mended
+
+
 def test_wheels_that_were_locked_anew_make_it_another_environment(
     tmp_path: Path, channels: Path
 ) -> None:
@@ -376,11 +391,15 @@ def test_another_build_is_a_difference(tmp_path: Path, channels: Path) -> None:
 
 def with_wheels(folder: Path, channels: Path) -> Project:
     """Return a project with a locked variant of which no channel has the torch."""
-    drafts = Draft(), Draft(name="ipykernel", members={"ipykernel/__init__.py": b""})
+    drafts = (
+        Draft(),
+        Draft(name="torch", version="2.99.0", members={"torch/__init__.py": b""}),
+        Draft(name="ipykernel", members={"ipykernel/__init__.py": b""}),
+    )
     packed = [one.pack() for one in drafts]
-    demo, kernel = (one.locked(data) for one, data in zip(drafts, packed, strict=True))
+    *wheels, kernel = (one.locked(data) for one, data in zip(drafts, packed, strict=True))
     variant = cpu(torch="2.99.0", packages=())
-    project = make_project(folder, channels, variant, wheels=[demo], kernel=[kernel])
+    project = make_project(folder, channels, variant, wheels=wheels, kernel=[kernel])
     for data in packed:
         project.store.put(data)
     lock_environment(project, variant)

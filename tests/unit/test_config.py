@@ -62,7 +62,10 @@ def test_everything_that_is_written_goes_where_any_user_may_write() -> None:
 
 
 def test_later_installs_are_held_to_the_images_pins() -> None:
-    assert f"/{CONSTRAINTS}" == environment(CPU)["PIP_CONSTRAINT"]
+    """Twice, since uv reads none of pip's settings."""
+    found = environment(CPU)
+
+    assert [f"/{CONSTRAINTS}"] * 2 == [found["PIP_CONSTRAINT"], found["UV_CONSTRAINT"]]
 
 
 def test_cpu_image_asks_for_no_gpu() -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,8 +53,43 @@ def data(entry: Entry) -> str:
     return b"".join(entry.chunks()).decode()
 
 
+def held(variant: Variant, *wheels: LockedWheel) -> list[str]:
+    """Return the lines of the constraints of a lock that are no comments."""
+    text = constraints(variant, replace(LOCK, wheels=wheels))
+    return [line for line in text.splitlines() if line and not line.startswith("#")]
+
+
 def test_constraints_pin_every_wheel_of_the_lock() -> None:
-    assert "numpy==2.4.6\ntorch==2.13.0+cpu\n" == constraints(LOCK)
+    assert ["numpy==2.4.6", "torch==2.13.0+cpu"] == held(CPU, *LOCK.wheels)[:2]
+
+
+def test_constraints_hold_companions_that_are_not_locked_to_the_build_of_torch() -> None:
+    """Those of the default index are for CUDA, and fail to be imported beside this torch."""
+    assert [
+        "torchaudio==2.11.0+cpu",
+        "torchcodec>=0.12,<0.14",
+        "torchtext==0+none.fits.torch.2.13.0.cpu",
+        "torchvision==0.28.0+cpu",
+    ] == held(CPU, *LOCK.wheels)[2:]
+
+
+def test_constraints_leave_a_locked_companion_as_it_is_locked() -> None:
+    found = held(CUDA, wheel("torch", "2.0.1"), wheel("torchvision", "0.15.2"))
+
+    assert ["torchvision==0.15.2"] == [line for line in found if line.startswith("torchvision")]
+
+
+def test_constraints_of_an_unknown_torch_hold_no_companion() -> None:
+    newer = replace(CUDA, torch="2.99.0", cuda="14.0")
+
+    assert ["torch==2.99.0"] == held(newer, wheel("torch", "2.99.0"))
+
+
+def test_constraints_say_how_they_are_lifted() -> None:
+    text = constraints(CPU, LOCK)
+
+    assert "PIP_CONSTRAINT=/dev/null pip install" in text
+    assert "UV_CONSTRAINT=/dev/null uv pip install" in text
 
 
 def test_description_says_what_the_lock_says() -> None:

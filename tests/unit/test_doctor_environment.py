@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from doctor_environments import TORCH, Venv, make, make_prefix, plain, torch_wheel
+from doctor_environments import TORCH, Venv, make, make_prefix, plain, torch_wheel, wheel
 from doctor_machines import a_system, with_gpus
 
 from torchkiln.doctor.pythons import find
@@ -98,19 +98,49 @@ def test_ptx_serves_a_gpu_that_is_newer_than_all_machine_code(tmp_path: Path) ->
     ("torch", "cuda", "wrong", "right"),
     [
         ("2.13.0", "13.0", "torchvision 0.27.0", "torchvision 0.28.0"),
-        ("2.13.0+cpu", None, "torchvision 0.28.0", "torchvision 0.28.0+cpu"),
+        ("2.13.0+cpu", None, "torchvision 0.28.0 +cu130", "torchvision 0.28.0+cpu"),
         ("2.7.1+cu118", "11.8", "torchvision 0.22.1+cu128", "torchvision 0.22.1+cu118"),
         ("2.0.1", "11.7", "torchaudio 2.1.0", "torchaudio 2.0.2"),
+        ("2.13.0+cpu", None, "torchaudio 2.11.1 +cu132", "torchaudio 2.11.0+cpu"),
+        ("2.15.0", "13.2", "torchaudio 2.11.0 +cu130", "torchaudio 2.11.1"),
+        ("2.13.0+cpu", None, "torchcodec 0.17.0 +cu130", "torchcodec 0.13.0"),
+        ("2.13.0", "13.0", "torchvision 0.28.0+cpu", "torchvision 0.28.0"),
     ],
 )
 def test_a_companion_of_another_torch_is_replaced(
     environment: Venv, torch: str, cuda: str | None, wrong: str, right: str
 ) -> None:
-    """Failure 5."""
+    """Failure 5; a build that only the package itself tells stands apart."""
     environment.install(torch_wheel(environment.wheels, torch, cuda))
-    environment.install(plain(environment.wheels, *wrong.split()))
-    plain(environment.wheels, *right.split())
+    path = companion(environment, *wrong.split())
+    environment.install(path)
+    path.unlink()  # else pip would take the same one again
+    companion(environment, *right.split())
     assert environment.recovers("companions")
+
+
+def companion(environment: Venv, name: str, version: str, build: str = "") -> Path:
+    """Write the wheel of a companion that says its build in version.py, as all of them do."""
+    files = {f"{name}/__init__.py": "", f"{name}/version.py": f"__version__ = '{version}{build}'\n"}
+    return wheel(environment.wheels, name, version, files)
+
+
+def test_a_companion_that_nothing_fits_for_is_removed(environment: Venv) -> None:
+    environment.install(torch_wheel(environment.wheels, "2.13.0+cpu", None))
+    environment.install(companion(environment, "torchtext", "0.18.0", "+cpu"))
+    assert environment.recovers("companions")
+    assert not (environment.site / "torchtext").exists()
+
+
+def test_every_companion_that_does_not_fit_is_named_at_once(environment: Venv) -> None:
+    environment.install(torch_wheel(environment.wheels, "2.13.0+cpu", None))
+    environment.install(companion(environment, "torchvision", "0.28.0", "+cu130"))
+    environment.install(companion(environment, "torchaudio", "2.11.1", "+cu132"))
+    environment.install(companion(environment, "torchcodec", "0.13.0", "+cpu"))
+    assert environment.complaints() == {
+        "companions": "torchaudio 2.11.1 (built for CUDA 13.2) and"
+        " torchvision 0.28.0 (built for CUDA 13.0) beside torch 2.13.0+cpu"
+    }
 
 
 def test_a_user_site_that_hides_the_environment_is_left_out(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 from package_index import index, pip_wheel, wheel
 from sandboxes import PYTHONPATH, needs_mounts
 from servers import serving
+from uv import find_uv_bin
 
 from torchkiln.catalog import Base, Catalog, Variant
 from torchkiln.environment import kernel, make, mend, reports
@@ -198,6 +200,80 @@ def test_a_later_pip_keeps_the_locked_torch(project: Project, path: Path, tmp_pa
     assert run(path, *words, "torch==2.99.0").returncode == 1
     assert run(path, *words, "--upgrade", "torch").returncode == 0
     assert mend.check(project, path).comparison.differences == ()
+
+
+VISION = {"torchvision/__init__.py": "", "torchvision/version.py": "__version__ = '0.28.0+cu130'\n"}
+
+
+@pytest.fixture
+def vision(tmp_path: Path) -> Path:
+    """A folder with a torchvision for CUDA, as the default index has it, and one who wants it."""
+    place = tmp_path / "wheels"
+    place.mkdir()
+    needs = ("torch==2.13.0",)
+    for name, data in (
+        wheel("torchvision", "0.28.0", files=VISION, requires=needs),
+        wheel("timm", "1.0", requires=("torchvision",)),
+    ):
+        (place / name).write_bytes(data)
+    return place
+
+
+def for_cpus(project: Project) -> None:
+    """Lock torch as the PyTorch index has it for CPUs."""
+    torch = a_wheel("torch", "2.13.0+cpu", files=TORCH)
+    relock(project, (*WHEELS[:2], torch))
+
+
+def test_pip_and_uv_refuse_a_torchvision_of_another_build(
+    project: Project, path: Path, vision: Path
+) -> None:
+    """Its metadata is content with this torch; the control is the same without the constraints."""
+    for_cpus(project)
+    build(project, path)
+    source = ("--no-index", "--find-links", str(vision), "timm")
+    pip = ("-m", "pip", "install", "--dry-run", *source)
+    uv = f"uv pip install --dry-run --offline {shlex.join(source)}"
+    script = f". {shlex.quote(str(path))}/bin/activate && {uv}"
+    unheld = {"PATH": f"{Path(find_uv_bin()).parent}:{os.defpath}", "HOME": str(path.parent)}
+
+    def by_uv(script: str) -> subprocess.CompletedProcess[str]:
+        command = ["bash", "-c", script]
+        return subprocess.run(command, env=unheld, capture_output=True, text=True, check=False)
+
+    refused, free = run(path, *pip), run(path, *pip, PIP_CONSTRAINT="/dev/null")
+    assert (refused.returncode, free.returncode) == (1, 0), free.stderr
+    assert "(constraint) torchvision==0.28.0+cpu" in refused.stdout + refused.stderr
+    refused, free = by_uv(script), by_uv(script.replace("uv pip", "UV_CONSTRAINT=/dev/null uv pip"))
+    assert (refused.returncode, free.returncode) == (1, 0), free.stderr
+    assert "torchvision==0.28.0+cpu" in refused.stderr
+
+
+def test_a_torchvision_of_another_build_is_a_difference_and_is_removed(
+    project: Project, path: Path, vision: Path
+) -> None:
+    for_cpus(project)
+    build(project, path)
+    words = ("-m", "pip", "install", "--no-index", "--find-links", str(vision), "timm")
+    assert run(path, *words, PIP_CONSTRAINT="/dev/null").returncode == 0
+    found = mend.check(project, path).comparison
+    assert [(one.name, one.found, one.locked) for one in found.differences] == [
+        ("torchvision", "0.28.0, built for CUDA 13.0", "fails beside torch 2.13.0+cpu")
+    ]
+    assert found.foreign == {"timm": "1.0"}
+    assert mend.repair(project, path).mended == ("torchvision",)
+    after = mend.check(project, path).comparison
+    assert (after.differences, after.foreign) == ((), {"timm": "1.0"})
+
+
+def test_a_torchvision_of_the_same_build_is_beside_the_lock(project: Project, path: Path) -> None:
+    for_cpus(project)
+    build(project, path)
+    (site(path) / "torchvision-0.28.0+cpu.dist-info").mkdir()
+    metadata = site(path) / "torchvision-0.28.0+cpu.dist-info/METADATA"
+    metadata.write_text("Metadata-Version: 2.1\nName: torchvision\nVersion: 0.28.0+cpu\n")
+    found = mend.check(project, path).comparison
+    assert (found.differences, found.foreign) == ((), {"torchvision": "0.28.0+cpu"})
 
 
 def test_of_uv_an_environment_has_no_pip_and_names_its_constraints(

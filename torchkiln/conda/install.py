@@ -21,8 +21,11 @@ from torchkiln.conda.solve import check_build, check_hashes
 from torchkiln.environment import record as venv
 from torchkiln.environment.claim import claimed, clear, remove
 from torchkiln.environment.compare import installed
+from torchkiln.environment.files import own_files
 from torchkiln.environment.make import Work
+from torchkiln.environment.record import Record
 from torchkiln.environment.suite import smoke
+from torchkiln.environment.wanted import locked
 from torchkiln.errors import CondaError
 from torchkiln.files import write_atomic
 from torchkiln.lockfile import LockedWheel, VariantLock, read_environment_lock
@@ -121,20 +124,29 @@ def as_json(done: Installed) -> dict[str, Any]:
 def describe(
     project: Project, variant: Variant, env: Environment, packages: Sequence[Package]
 ) -> None:
-    """Write what the smoke suite compares the environment with."""
+    """Write what the suite compares the environment with, and what holds pip to the wheels."""
     lock = read_environment_lock(project.root, project.catalog, variant)
-    spec = read_spec(project, variant)
-    if not spec.pip:
-        names = {"pytorch": "torch", **{one.name: one.name for one in spec.companions}}
-        wheels = [
-            _promised(env, lock.python, names[one.name], one.version)
-            for one in packages
-            if one.name in names
-        ]
-        lock = VariantLock(
-            variant=variant.id, inputs="", python=lock.python, wheels=tuple(sorted(wheels))
-        )
-    write_atomic(env.own / "image.json", contents.description(project.catalog.base, variant, lock))
+    spec, base = read_spec(project, variant), project.catalog.base
+    if spec.pip:
+        for path, text in own_files(env, base, variant, wheels_record(variant, lock)).items():
+            write_atomic(path, text)
+        return
+    names = {"pytorch": "torch", **{one.name: one.name for one in spec.companions}}
+    wheels = [
+        _promised(env, lock.python, names[one.name], one.version)
+        for one in packages
+        if one.name in names
+    ]
+    lock = VariantLock(
+        variant=variant.id, inputs="", python=lock.python, wheels=tuple(sorted(wheels))
+    )
+    write_atomic(env.own / "image.json", contents.description(base, variant, lock))
+
+
+def wheels_record(variant: Variant, lock: VariantLock) -> Record:
+    """Return what an environment of the wheels of `lock` would say of itself, without conda."""
+    pins = locked(lock, frozenset()).pins
+    return Record(variant=variant.id, manager="conda", lock="", python=lock.python, pins=pins)
 
 
 def _there(project: Project, variant: Variant, env: Environment) -> bool:

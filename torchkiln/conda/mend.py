@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 from torchkiln import bootstrap
 from torchkiln.conda import record as records
-from torchkiln.conda.install import describe, locked_packages
+from torchkiln.conda.install import describe, locked_packages, wheels_record
 from torchkiln.conda.lock import read_spec
 from torchkiln.conda.prefix import drop_unreadable, put_packages, put_wheels, read_records
 from torchkiln.environment import compare as distributions
 from torchkiln.environment.claim import claimed
 from torchkiln.environment.compare import Comparison, Difference
 from torchkiln.environment.faults import InstalledFile, find_faults
+from torchkiln.environment.files import own_files
+from torchkiln.environment.installer import plain, uninstall
 from torchkiln.environment.make import Work, demand_python
 from torchkiln.environment.mend import CheckReport, RepairReport
-from torchkiln.environment.record import Record, asked
+from torchkiln.environment.record import asked
 from torchkiln.environment.suite import smoke
-from torchkiln.environment.wanted import locked
 from torchkiln.errors import CondaError
 from torchkiln.lockfile import read_environment_lock
 
@@ -59,14 +60,19 @@ def repair(
         if wrong := conda.intersection(names):
             drop_unreadable(env)
             put_packages(project, variant, env, packages, wrong)
-        if _wheels(project, variant).intersection(names):
+        lock = read_environment_lock(project.root, project.catalog, variant)
+        wheels = _wheels(project, variant)
+        there = distributions.installed(env, lock.python)
+        if leaving := sorted((set(names) - conda - wheels) & there.keys()):
+            uninstall(env, leaving, plain(project.environ))
+        if wheels.intersection(names):
             demand_python(env)
-            put_wheels(work, read_environment_lock(project.root, project.catalog, variant), names)
+            put_wheels(work, lock, names)
+        describe(project, variant, env, packages)
         left = _compare(project, variant, env, packages).names
         if left:
             what = f"the environment is still not what the lock says: {env.shown}"
             raise CondaError(what, "\n".join(left), env.recreate)
-        describe(project, variant, env, packages)
         records.write(env, records.record_of(project, variant))
         tested = smoke(project, env, variant.id, again=bool(names)) if with_smoke else None
     return RepairReport(env=env, mended=tuple(names), smoke=tested)
@@ -132,9 +138,12 @@ def _files(env: Environment, record: dict[str, Any]) -> Iterator[InstalledFile]:
 def _distributions(project: Project, variant: Variant, env: Environment) -> Comparison:
     """Compare the wheels with the lock; what conda brought is no foreign distribution."""
     lock = read_environment_lock(project.root, project.catalog, variant)
-    pins = locked(lock, frozenset()).pins if _wheels(project, variant) else ()
-    made = Record(variant=variant.id, manager="conda", lock="", python=lock.python, pins=pins)
-    found = distributions.compare(env, made, pins, {})
+    made, own = wheels_record(variant, lock), {}
+    if _wheels(project, variant):
+        own = own_files(env, project.catalog.base, variant, made)
+    else:
+        made = replace(made, pins=())
+    found = distributions.compare(env, made, made.pins, own, variant.cuda)
     files = {
         Path(entry["_path"]).parent.name
         for one in read_records(env).values()

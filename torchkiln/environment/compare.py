@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
+from torchkiln.companions import COMPANIONS, misfit
 from torchkiln.environment.faults import InstalledFile, find_faults
 from torchkiln.lockfile import digest
 from torchkiln.store import remove_tree
@@ -40,7 +41,10 @@ class Difference:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """What differs, and what is there beside the lock (name to version), which may be there."""
+    """What differs, and what is there beside the lock (name to version), which may be there.
+
+    What is there beside the lock and fails beside its torch is a difference.
+    """
 
     differences: tuple[Difference, ...]
     foreign: dict[str, str]
@@ -81,10 +85,11 @@ def compare(
     record: Record,
     pins: Sequence[Pin],
     own: Mapping[Path, str],
+    cuda: str | None,
 ) -> Comparison:
     """Compare the environment with `pins`, with what it was installed with, and its `own` files.
 
-    Every file that a RECORD names is hashed, on all cores.
+    `cuda` is that of the variant. Every file that a RECORD names is hashed, on all cores.
     """
     found = installed(env, record.python)
     wrong = compare_versions(env, record.python, pins)
@@ -98,6 +103,9 @@ def compare(
         wrong += _files(name, found[name][0], faults.get(name, []), record.contents.get(name, ""))
     asked = {pin.name for pin in (*pins, *record.pins)}
     foreign = {name: every[0].version for name, every in found.items() if name not in asked}
+    misfits = list(_misfits(env.site(record.python), pins, foreign, cuda))
+    foreign = {name: foreign[name] for name in foreign.keys() - {one.name for one in misfits}}
+    wrong += misfits
     return Comparison(
         differences=tuple(sorted(wrong)), foreign=dict(sorted(foreign.items())), files=len(files)
     )
@@ -140,6 +148,17 @@ def _gone(record: Record, pins: Sequence[Pin], found: Mapping[str, Any]) -> Iter
     for pin in record.pins:
         if pin.name not in names and pin.name in found:
             yield Difference(name=pin.name, found=pin.version, locked="not in the lock any more")
+
+
+def _misfits(
+    site: Path, pins: Sequence[Pin], foreign: Mapping[str, str], cuda: str | None
+) -> Iterator[Difference]:
+    """Yield the companions beside the lock that are built for another torch than the locked one."""
+    torch = next((pin.version for pin in pins if pin.name == "torch"), "")
+    for name in sorted(foreign.keys() & set(COMPANIONS)):
+        if why := misfit(name, foreign[name], site, torch, cuda):
+            said, right = f"{foreign[name]}, built {why}", f"fails beside torch {torch}"
+            yield Difference(name=name, found=said, locked=right)
 
 
 def _own(own: Mapping[Path, str]) -> Iterator[Difference]:

@@ -54,7 +54,7 @@ def own_files(env: Environment, base: Base, variant: Variant, record: Record) ->
     lock = installed_lock(record)
     constraints = env.own / "constraints.txt"
     return {
-        constraints: contents.constraints(lock),
+        constraints: contents.constraints(variant, lock),
         env.own / "image.json": contents.description(base, variant, lock),
         env.root / "pip.conf": f"[install]\nconstraint = {constraints.as_uri()}\n",
     }

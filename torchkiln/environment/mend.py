@@ -62,8 +62,8 @@ def repair(project: Project, path: Path, *, with_smoke: bool = True) -> RepairRe
         names = _compared(project, env, record, variant, wanted).names
         pins = [pin for pin in wanted.pins if pin.name in names]
         there = installed(env, record.python)
-        gone = {pin.name for pin in record.pins} - {pin.name for pin in wanted.pins}
-        if leaving := sorted(gone & there.keys()):
+        unlocked = set(names) - {pin.name for pin in wanted.pins}
+        if leaving := sorted(unlocked & there.keys()):
             uninstall(env, leaving, plain(project.environ))
         work = Work(project=project, variant=variant, env=env, handle=handle)
         drop_unrecorded(env, record.python, names)
@@ -104,4 +104,4 @@ def _compared(
     project: Project, env: Environment, record: Record, variant: Variant, wanted: Wanted
 ) -> Comparison:
     own = own_files(env, project.catalog.base, variant, replace(record, pins=wanted.pins))
-    return compare(env, record, wanted.pins, own)
+    return compare(env, record, wanted.pins, own, variant.cuda)
