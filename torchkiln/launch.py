@@ -6,6 +6,7 @@ every day. All choices are made here and in `launch_words`; the templates hold t
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -15,6 +16,8 @@ from torchkiln.render import templates
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from torchkiln.launch_code import CodeFile
 
 Kind = Literal["slurm-pyxis", "slurm-apptainer", "slurm-charliecloud", "kubernetes", "docker"]
 SUBMIT: Final[dict[Kind, str]] = {
@@ -45,7 +48,8 @@ class Launch:
     """One job: `nodes` containers, each with `processes` processes under torchrun.
 
     `gpus`, `cpus`, `memory` and `shm` (MiB) are those of a node; `seconds` is the time limit, 0 for
-    none. One of `image` (`REGISTRY/REPOSITORY@sha256:...`) and `file` is given.
+    none. One of `image` (`REGISTRY/REPOSITORY@sha256:...`) and `file` is given. `code` is
+    /workspace on Kubernetes, which sees no folder of this machine.
     """
 
     kind: Kind
@@ -61,6 +65,7 @@ class Launch:
     shm: int
     seconds: int
     mounts: tuple[LaunchMount, ...] = ()
+    code: tuple[CodeFile, ...] = ()
 
     @property
     def threads(self) -> int:
@@ -142,6 +147,11 @@ def _kubernetes(launch: Launch) -> dict[str, object]:
     host = f"{launch.name}-0.{launch.name}:{_PORT}"
     torchrun = words.torchrun(launch, host=host, job=launch.name)
     uid, _, gid = USER.partition(":")
+    # A key has no slash, so each file has its number, and of its path what a key may have.
+    code = {
+        f"{number}-{re.sub('[^-._a-zA-Z0-9]', '-', one.path)[-200:]}": one
+        for number, one in enumerate(launch.code)
+    }
     return {
         "name": words.yaml(launch.name),  # `on` and `null` are names too
         "image": words.yaml(launch.image),
@@ -164,7 +174,10 @@ def _kubernetes(launch: Launch) -> dict[str, object]:
             }
             for number, one in enumerate(launch.mounts)
         ],
-        "own_workspace": not _has_workspace(launch),
+        "code": [
+            {"key": words.yaml(key), "path": words.yaml(one.path)} for key, one in code.items()
+        ],
+        "code_texts": words.yaml_texts({key: one.text for key, one in code.items()}),
     }
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final, TypeVar, cast
 
 from torchkiln.errors import LaunchError, did_you_mean
 from torchkiln.launch import SUBMIT, Kind, Launch, LaunchMount
-from torchkiln.launch_rules import broken
+from torchkiln.launch_code import CodeFile, read_code
+from torchkiln.launch_rules import absent_code, broken
 
 _Value = TypeVar("_Value")
 _MEBIBYTES: Final = {"M": 1, "G": 1 << 10, "T": 1 << 20}
@@ -25,6 +28,7 @@ class LaunchRequest:
     An image is named in full, or by the `repository` and the `digest` (sha256, hex) of a variant's.
     `cuda` tells whether it is for CUDA, None where that is not known. A mount is
     `SOURCE:TARGET[:rw]`; a size is `16G` in powers of 1024; a time is `[DAYS-]HH:MM:SS`.
+    `code` are paths below `folder`, where the person stands; `typed` is all from `launch` on.
     """
 
     kind: str
@@ -43,6 +47,9 @@ class LaunchRequest:
     shm: str = ""
     time: str = ""
     mounts: tuple[str, ...] = ()
+    code: tuple[str, ...] = ()
+    folder: Path = Path()
+    typed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +92,14 @@ class _Reader:
             return LaunchMount(source=source, target=target, writable=mode == "rw")
         return self._fault(f"`--mount {text}`: expected SOURCE:/TARGET[:rw]", None)
 
+    def code(self, folder: Path, name: str) -> list[CodeFile]:
+        """Return the files that `name` brings, none where one of them does not fit."""
+        try:
+            return read_code(folder, name)
+        except (ValueError, OSError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            return self._fault(f"`--code {name}`: {reason}", [])
+
     def _fault(self, text: str, default: _Value) -> _Value:
         self.faults.append(text)
         return default
@@ -100,8 +115,18 @@ def read(request: LaunchRequest) -> Launch:
     faults = [*reader.faults, *broken(launch, request)]
     if faults:
         what = f"the launch has {len(faults)} fault{'s' * (len(faults) > 1)}"
-        raise LaunchError(what, "\n".join(faults), "./kiln launch --help")
+        raise LaunchError(what, "\n".join(faults), _hint(request, launch, faults))
     return launch
+
+
+def _hint(request: LaunchRequest, launch: Launch, faults: list[str]) -> str:
+    """Return the command with the code that it lacks, where it lacks nothing else."""
+    absent = absent_code(launch, request)
+    if "--" not in request.typed or len(faults) != len(absent):
+        return "./kiln launch --help"
+    end = request.typed.index("--")
+    code = [word for one in absent for word in ("--code", one)]
+    return shlex.join(["./kiln", *request.typed[:end], *code, *request.typed[end:]])
 
 
 def _launch(request: LaunchRequest, reader: _Reader) -> Launch:
@@ -109,6 +134,7 @@ def _launch(request: LaunchRequest, reader: _Reader) -> Launch:
     processes = reader.number("--processes", request.processes, gpus or 1)
     memory = reader.size("--memory", request.memory, 16 << 10)
     mounts = [reader.mount(text) for text in request.mounts]
+    code = {one.path: one for name in request.code for one in reader.code(request.folder, name)}
     return Launch(
         kind=cast("Kind", request.kind),
         name=request.name or "torchkiln",
@@ -123,6 +149,7 @@ def _launch(request: LaunchRequest, reader: _Reader) -> Launch:
         shm=reader.size("--shm", request.shm, memory // 4),
         seconds=reader.seconds(request.time),
         mounts=tuple(one for one in mounts if one),
+        code=tuple(code.values()),
     )
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Final
 
+from torchkiln.config import WORKDIR
 from torchkiln.digests import is_digest
+from torchkiln.launch_code import MOST_BYTES, brings, local_code, script
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,6 +40,36 @@ def broken(launch: Launch, request: LaunchRequest) -> Iterator[str]:
         yield f"`--name {launch.name!r}`: not a name for jobs and pods: {rule}"
     for mount in launch.mounts:
         yield from (f"`--mount {mount.source!r}`: {fault}" for fault in _mount(launch, mount))
+    yield from _code(launch, request)
+
+
+def absent_code(launch: Launch, request: LaunchRequest) -> list[str]:
+    """Return what the command names of the folder here, and no pod would find."""
+    if launch.kind != "kubernetes" or any(one.target == WORKDIR for one in launch.mounts):
+        return []
+    found = dict.fromkeys(local_code(request.folder, launch.command))
+    return [one for one in found if not brings(launch.code, one)]
+
+
+def _code(launch: Launch, request: LaunchRequest) -> Iterator[str]:
+    """Yield what is wrong with the code that the job brings, or lacks."""
+    if request.code and launch.kind != "kubernetes":
+        yield f"`--code`: {launch.kind} mounts the folder of the recipe at {WORKDIR} by itself"
+    if sum(len(one.text.encode()) for one in launch.code) > MOST_BYTES:
+        yield "`--code`: larger than 1 MiB together, the most that a ConfigMap holds"
+    taken = [one for one in launch.mounts if PurePosixPath(one.target).is_relative_to(WORKDIR)]
+    for mount in taken if launch.code else ():
+        yield f"`--mount {mount.source}`: `--code` takes all of {WORKDIR}: mount it at /data"
+    absent = absent_code(launch, request)
+    for one in absent:
+        ways = f"add `--code {one}` or `--mount CLAIM:{WORKDIR}`, or give its path in the image"
+        yield f"`{one}`: not found in the pod, which does not see this folder: {ways}"
+    program = script(launch.command)
+    # A variant's own image has no programs in its /workspace; what `--image` has is not known.
+    if launch.kind != "kubernetes" or not request.digest or taken or absent:
+        return
+    if program and not program.startswith("/") and not brings(launch.code, program):
+        yield f"`{program}`: not found in this folder"
 
 
 def _source(launch: Launch, request: LaunchRequest) -> Iterator[str]:

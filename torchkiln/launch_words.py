@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Final
 import yaml as pyyaml
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torchkiln.launch import Launch
 
-_PYTHONS: Final = frozenset({"python", "python3"})
+PYTHONS: Final = frozenset({"python", "python3"})
 _DOCKER_HUB: Final = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
 # Seconds. The defaults, 600 and 60, are too short where one node unpacks the image for the first
 # time while another has it: pyxis took 7 minutes for an image of PyTorch (NVIDIA/pyxis#24).
@@ -56,7 +58,7 @@ def _program(command: tuple[str, ...]) -> list[str]:
     Anything else, a Python with options of its own too, runs as it is.
     """
     first, rest = command[0], command[1:]
-    if first in _PYTHONS and rest and (rest[0] == "-m" or not rest[0].startswith("-")):
+    if first in PYTHONS and rest and (rest[0] == "-m" or not rest[0].startswith("-")):
         return list(rest)
     return ["--no-python", *command]
 
@@ -107,3 +109,14 @@ def yaml(text: str) -> str:
     """Return `text` as a YAML string on one line, in double quotes."""
     quoted: str = pyyaml.safe_dump(text, default_style='"', width=float("inf"))
     return quoted.rstrip("\n")
+
+
+def yaml_texts(texts: Mapping[str, str]) -> str:
+    """Return lines of YAML with `texts` by name: a block, where YAML can write it as it is.
+
+    All else, what is not ASCII too, is a string on one line, on which all parsers agree.
+    """
+    lines: str = pyyaml.safe_dump(
+        dict(texts), default_style="|", sort_keys=False, width=float("inf")
+    )
+    return lines.removesuffix("\n")

@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torchkiln.launch import SUBMIT, Kind, Launch, LaunchMount, recipe
+
+if TYPE_CHECKING:
+    from torchkiln.launch_code import CodeFile
 
 ROOT = Path(__file__).parents[2]
 DIGEST = "sha256:" + "0123456789abcdef" * 4
@@ -25,6 +29,7 @@ def launch(
     file: str = "",
     seconds: int = 0,
     mounts: tuple[LaunchMount, ...] = (),
+    code: tuple[CodeFile, ...] = (),
 ) -> Launch:
     """Return a launch of eight CPUs for each GPU, or for its one process."""
     return Launch(
@@ -41,6 +46,7 @@ def launch(
         shm=16 << 10,
         seconds=seconds,
         mounts=mounts,
+        code=code,
     )
 
 

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from launches import DIGEST, IMAGE, KINDS, SCRIPTS, Recorder, launch, rendered
 
 from torchkiln.launch import Kind, Launch, LaunchMount
+from torchkiln.launch_code import CodeFile
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -326,16 +327,62 @@ def test_pods_get_gpus_memory_and_a_large_enough_shm() -> None:
     assert "nvidia" == pod["runtimeClassName"]
     assert {"medium": "Memory", "sizeLimit": "16384Mi"} == volumes[places["/dev/shm"]]["emptyDir"]  # noqa: S108
     assert {} == volumes[places["/tmp"]]["emptyDir"]  # noqa: S108
-    assert {} == volumes[places["/workspace"]]["emptyDir"]
+    assert {"/tmp", "/dev/shm"} == {*places}, "the image's own /workspace stays in sight"  # noqa: S108
 
 
-def test_a_claim_takes_the_place_of_the_empty_workspace() -> None:
+def test_a_claim_can_be_the_workspace() -> None:
     mount = LaunchMount(source="team-data", target="/workspace", writable=True)
     (job,) = documents(launch("kubernetes", mounts=(mount,)))
     volumes = {one["name"]: one for one in job["spec"]["template"]["spec"]["volumes"]}
 
     assert {"tmp", "shm", "mount-0"} == {*volumes}
     assert "team-data" == volumes["mount-0"]["persistentVolumeClaim"]["claimName"]
+
+
+PATHS = st.text(
+    st.characters(exclude_characters="/", exclude_categories=["C", "Z"]), min_size=1, max_size=9
+).filter(lambda part: part not in {".", ".."})
+
+
+@settings(deadline=None)
+@given(files=st.dictionaries(st.lists(PATHS, min_size=1, max_size=3).map("/".join), st.text()))
+@example(
+    files={"a.py": "x = 1\n", "a-b/c": "\n\n", "a/b-c": " a\n\n\n", "é": "\ufeffa\x85\r\n\t$(A)"}
+)
+def test_code_lies_in_the_workspace_as_it_was_given(files: dict[str, str]) -> None:
+    assume(not any("\0" in text or not _is_text(text) for text in files.values()))
+    code = tuple(CodeFile(path=path, text=text) for path, text in files.items())
+    *config, job = documents(launch("kubernetes", code=code))
+    pod = job["spec"]["template"]["spec"]
+    volumes = {one["name"]: one for one in pod["volumes"]}
+    places = {one["mountPath"]: one for one in pod["containers"][0]["volumeMounts"]}
+    if not files:
+        assert ([], None) == (config, places.get("/workspace"))
+        return
+    volume = volumes[places["/workspace"]["name"]]["configMap"]
+
+    assert config[0]["metadata"]["name"] == volume["name"]
+    assert files == {one["path"]: config[0]["data"][one["key"]] for one in volume["items"]}
+    # IsConfigMapKey of Kubernetes.
+    assert all(re.fullmatch("[-._a-zA-Z0-9]{1,253}", key) for key in config[0]["data"])
+
+
+def _is_text(text: str) -> bool:
+    return not any("\ud800" <= one <= "\udfff" for one in text)
+
+
+def test_code_can_be_read_in_the_manifest() -> None:
+    code = CodeFile(path="train.py", text="import torch\n\nif torch:\n    print('a: b')\n")
+
+    assert """\
+data:
+  "0-train.py": |
+    import torch
+
+    if torch:
+        print('a: b')
+---
+""" in rendered(launch("kubernetes", code=(code,)))
 
 
 def test_pods_meet_at_the_first_under_a_name_of_the_headless_service() -> None:
@@ -356,9 +403,17 @@ def test_pods_meet_at_the_first_under_a_name_of_the_headless_service() -> None:
 @pytest.mark.parametrize("version", ["1.29", "1.37"])
 def test_documents_fit_the_schema_of_kubernetes(version: str) -> None:
     judge = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is absent")
+    code = (CodeFile(path="a/b.py", text="x\n"), CodeFile(path="é", text="\t"))
     for nodes, gpus, _, seconds, mounts in SHAPES:
         for document in documents(
-            launch("kubernetes", nodes=nodes, gpus=gpus, seconds=seconds, mounts=mounts)
+            launch(
+                "kubernetes",
+                nodes=nodes,
+                gpus=gpus,
+                seconds=seconds,
+                mounts=mounts,
+                code=code[: gpus // 2],
+            )
         ):
             judge.validate(document, version, strict=True)
 

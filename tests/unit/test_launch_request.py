@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from launches import DIGEST, IMAGE
@@ -9,6 +10,9 @@ from launches import DIGEST, IMAGE
 from torchkiln.errors import LaunchError
 from torchkiln.launch import Launch, LaunchMount
 from torchkiln.launch_request import LaunchRequest, read
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 ASKED = LaunchRequest(kind="kubernetes", command=("python", "x.py"), image=IMAGE)
 SLURM = replace(ASKED, kind="slurm-pyxis")
@@ -59,7 +63,8 @@ def test_a_tag_is_left_out_where_there_is_a_digest() -> None:
 
 
 def test_a_variant_is_named_by_where_it_was_pushed_and_its_digest() -> None:
-    request = replace(ASKED, image="", repository="r.example/torch", cuda=False)
+    command = ("python", "-c", "1")
+    request = replace(ASKED, command=command, image="", repository="r.example/torch", cuda=False)
 
     assert f"r.example/torch@{DIGEST}" == asked(request, digest=DIGEST[7:]).image
 
@@ -131,6 +136,125 @@ def test_what_no_cluster_can_run_is_one_fault(
     (found,) = faults(request_, **changes)
 
     assert fault in found
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a program, a package, and what must stay at home."""
+    for path, data in {
+        "train.py": b"import model",
+        "it's.py": b"",
+        "model/__init__.py": "é\r\n".encode(),
+        "model/deep/data.json": b"{}",
+        "model/__pycache__/x.pyc": b"\xff",
+        ".git/config": b"token",
+        ".env": b"secret",
+        "weights/w.bin": b"\xff\xfe",
+        "large/a": b"a" * 600_000,
+        "large/b": b"b" * 600_000,
+        "empty/.hidden": b"",
+    }.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(data)
+    return tmp_path
+
+
+def test_code_is_brought_below_its_path_but_for_hidden_files_and_bytecode(folder: Path) -> None:
+    command = ("python", "train.py")
+    launch = asked(folder=folder, command=command, code=("./train.py", "model", "train.py"))
+
+    assert {
+        "train.py": "import model",
+        "model/__init__.py": "é\r\n",
+        "model/deep/data.json": "{}",
+    } == {one.path: one.text for one in launch.code}
+
+
+@pytest.mark.parametrize(
+    ("names", "fault"),
+    [
+        (("none.py",), "`--code none.py`: not found"),
+        (("empty",), "a folder without files"),
+        (("../x",), "not below this folder"),
+        (("/etc/hosts",), "not below this folder"),
+        (("weights",), "not a text file (UTF-8): weights/w.bin"),
+        (("large",), "larger than 1 MiB"),
+        (("large/a", "large/b"), "larger than 1 MiB together"),
+    ],
+)
+def test_code_that_no_pod_could_have_is_a_fault(
+    folder: Path, names: tuple[str, ...], fault: str
+) -> None:
+    (found,) = faults(ASKED, folder=folder, code=names)
+
+    assert fault in found
+
+
+def test_too_many_files_are_a_fault(tmp_path: Path) -> None:
+    for number in range(501):
+        (tmp_path / str(number)).touch()
+    (found,) = faults(ASKED, folder=tmp_path, code=(".",))
+
+    assert "more than 500 files" in found
+
+
+@pytest.mark.parametrize(
+    ("command", "named"),
+    [
+        (("python", "train.py", "--lr", "1"), ["train.py"]),
+        (("python", "./train.py"), ["./train.py"]),
+        (("python", "-u", "train.py"), ["train.py"]),
+        (("env", "A=b", "bash", "it's.py", "train.py"), ["it's.py", "train.py"]),
+        (("python", "-m", "model.sub"), ["model"]),
+        (("python", "-m", "train"), ["train.py"]),
+    ],
+)
+def test_a_pod_that_would_not_find_its_program_is_refused_with_the_command_that_brings_it(
+    folder: Path, command: tuple[str, ...], named: list[str]
+) -> None:
+    typed = ("launch", "kubernetes", "--name", "a b", "--", *command)
+    request = replace(ASKED, folder=folder, command=command, typed=typed)
+    with pytest.raises(LaunchError) as caught:
+        read(request)
+    words = shlex.split(caught.value.hint)
+    code = tuple(words[at + 1] for at, word in enumerate(words) if word == "--code")
+
+    assert [line.split("`")[1] for line in caught.value.why.splitlines()] == named
+    assert ["./kiln", "launch", "kubernetes", "--name", "a b", "--code"] == words[:6]
+    assert ["--", *command] == words[words.index("--") :]
+    assert read(replace(request, code=code)).code
+
+
+def test_what_lies_in_the_image_or_in_a_claim_needs_no_code(folder: Path) -> None:
+    train = ("python", "train.py")
+
+    assert asked(folder=folder, command=("python", f"{folder}/train.py"))
+    assert asked(folder=folder, command=("python", "other.py"))
+    assert asked(folder=folder, command=("python", "-m", "torch.utils.collect_env"))
+    assert asked(folder=folder, command=("python", "-c", "x" * 5000 + "\0"))
+    assert asked(folder=folder, command=train, mounts=("code:/workspace",))
+
+
+def test_a_program_that_is_nowhere_is_a_fault(folder: Path) -> None:
+    """A variant's own image has no programs, what another has is not known."""
+    own = replace(ASKED, image="", repository="r.example/x", digest=DIGEST[7:], cuda=False)
+    (found,) = faults(own, folder=folder, command=("python", "trian.py"))
+
+    assert "`trian.py`: not found in this folder" == found
+    assert asked(own, folder=folder, command=("python", "/opt/trian.py"))
+
+
+def test_code_takes_the_whole_workspace(folder: Path) -> None:
+    (found,) = faults(ASKED, folder=folder, code=("model",), mounts=("data:/workspace/data",))
+
+    assert "`--code` takes all of /workspace" in found
+
+
+def test_other_kinds_mount_the_folder_and_bring_no_code(folder: Path) -> None:
+    (found,) = faults(SLURM, folder=folder, code=("train.py",))
+
+    assert "slurm-pyxis mounts the folder of the recipe" in found
+    assert asked(SLURM, folder=folder, command=("python", "train.py"))
 
 
 def test_all_faults_are_told_at_once() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 @task(
     positional=["kind"],
-    iterable=["mount"],
+    iterable=["mount", "code"],
     help={
         **WHICH,
         "kind": "slurm-pyxis, slurm-apptainer, slurm-charliecloud, kubernetes or docker",
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
         "shm": "of this, for /dev/shm (Docker and Kubernetes; default: a quarter)",
         "time": "time limit: 4:00:00",
         "mount": "a folder, SOURCE:/TARGET[:rw], more than once; for Kubernetes CLAIM:/TARGET[:rw]",
+        "code": "a text file or folder below this one for /workspace on Kubernetes, more than once",
         "output": "the recipe's path (default: stdout)",
     },
 )
@@ -46,6 +48,7 @@ def launch(
     c: Context,
     kind: str,
     mount: list[str],
+    code: list[str],
     cpu: bool = False,
     cuda: str = "",
     image: str = "",
@@ -80,6 +83,8 @@ def launch(
         shm=shm,
         time=time,
         mounts=tuple(mount),
+        code=tuple(code),
+        typed=tuple(sys.argv[sys.argv.index("launch") :]),
     )
     text = recipe(ROOT, read(request))
     if output:
