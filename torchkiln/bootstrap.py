@@ -34,7 +34,9 @@ DEV_STAMP: Final = ".dev-stamp"
 CONDA_STAMP: Final = ".conda-stamp"
 
 
-_WITHOUT_SANDBOX: Final = frozenset({"env", "recommend", "list"})
+_WITHOUT_SANDBOX: Final = frozenset(
+    {"env", "export", "launch", "list", "pull", "push", "recommend"}
+)
 """Tasks that start no image, and so run where user namespaces are forbidden, or on macOS."""
 
 

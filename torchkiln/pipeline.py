@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from torchkiln import catalog as catalogs
-from torchkiln import drift, host, layer_cache
+from torchkiln import drift, host, layer_cache, sandbox
 from torchkiln.base import base_key, build_base
 from torchkiln.ci import matrix
 from torchkiln.conda.spec import conda_spec
@@ -28,7 +28,6 @@ from torchkiln.picture import layers_svg
 from torchkiln.progress import waiting
 from torchkiln.projects import use
 from torchkiln.render import render, render_workflows
-from torchkiln.sandbox import bubblewrap
 from torchkiln.smoke import last_report, report_folder, smoke
 from torchkiln.stopwatch import Stopwatch
 from torchkiln.store import Store, default_root
@@ -300,9 +299,7 @@ def _check_host(project: Project, space: int) -> None:
     """
     if not space:
         return
-    # The sandbox itself: on Ubuntu bwrap alone may have the AppArmor profile that allows it.
-    probe = (str(bubblewrap()), "--unshare-all", "--ro-bind", "/", "/", "--proc", "/proc", "true")
-    host.check(project.environ, project.store.root, space, probe=probe)
+    host.check(project.environ, project.store.root, space, probe=sandbox.probe(uid=0))
 
 
 def as_json(report: BuildReport) -> dict[str, Any]:

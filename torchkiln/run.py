@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from torchkiln.config import ENTRYPOINT, WORKDIR
 from torchkiln.errors import SandboxError
 from torchkiln.gpu import gpu_mounts
-from torchkiln.sandbox import Mount, Sandbox
+from torchkiln.sandbox import Mount, Sandbox, check
 from torchkiln.tree import image_tree
 
 if TYPE_CHECKING:
@@ -81,4 +81,5 @@ def _check_target(tree: Path, mount: Mount) -> None:
 
 def run(store: Store, image: Image, argv: Sequence[str], options: RunOptions) -> int:
     """Run `argv` through the image's entry point and return its exit code."""
+    check(options.uid)  # before gigabytes are unpacked
     return sandbox(store, image, options).run([*ENTRYPOINT, *argv], stdin=None).returncode

@@ -11,10 +11,12 @@ import os
 import subprocess
 import tempfile
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from torchkiln import host
 from torchkiln.errors import SandboxError
 from torchkiln.seccomp import ignore_chown
 
@@ -80,7 +82,11 @@ class Sandbox:
         stdout: IO[bytes] | int | None = None,
         stderr: IO[bytes] | int | None = None,
     ) -> subprocess.CompletedProcess[bytes]:
-        """Run `argv` to its end; the exit code is the command's own."""
+        """Run `argv` to its end; the exit code is the command's own.
+
+        Where no sandbox can start, raise `HostError`.
+        """
+        check(self.uid)
         with tempfile.TemporaryFile() as program:
             if self.ignore_chown:
                 program.write(ignore_chown())
@@ -107,6 +113,22 @@ class Sandbox:
             else:
                 arguments += ["--ro-bind", str(entry), f"/{entry.name}"]
         return [*arguments, "--dir", "/sys"]
+
+
+@cache
+def check(uid: int) -> None:
+    """Raise `HostError` with the reason unless a sandbox starts as `uid`; tried once."""
+    host.demand([*host.namespace_faults(host.Machine(), probe(uid))])
+
+
+def probe(uid: int) -> list[str]:
+    """Return a command that succeeds where a sandbox starts as `uid`.
+
+    It is bwrap itself, because AppArmor's profile may allow namespaces to it alone. With the uid,
+    because root may do without a user namespace, but not as another user.
+    """
+    command = [str(bubblewrap()), "--unshare-all", "--uid", str(uid), "--gid", "0"]
+    return [*command, "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "true"]
 
 
 def bubblewrap() -> Path:

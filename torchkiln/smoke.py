@@ -13,7 +13,7 @@ from torchkiln.engine.containers import ContainerOptions, container, run, take_f
 from torchkiln.errors import SmokeError
 from torchkiln.gpu import device_nodes
 from torchkiln.run import RunOptions, sandbox
-from torchkiln.sandbox import Mount
+from torchkiln.sandbox import Mount, check
 from torchkiln.store import remove_tree
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class SmokeReport:
 
 def smoke(store: Store, image: Image) -> SmokeReport:
     """Run the suite in `image`; a bad verdict raises `SmokeError` with the suite's table."""
+    check(RunOptions().uid)  # before gigabytes are unpacked
     with _kept(store, image.digest) as output:
         box = sandbox(store, image, RunOptions())
         mount = Mount(source=output, target=_OUTPUT, writable=True)

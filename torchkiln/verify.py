@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from xml.etree import ElementTree as ET
 
-from torchkiln.engine.containers import remove_run
+from torchkiln.engine.containers import check_starts, remove_run
 from torchkiln.errors import VerifyError
 from torchkiln.progress import say
+from torchkiln.run import RunOptions
+from torchkiln.sandbox import check
 from torchkiln.tree import image_tree
 
 if TYPE_CHECKING:
@@ -52,6 +54,7 @@ def verify(job: Job, image: Image, *, junit: Path | None = None) -> VerifyReport
 
     `junit` is where pytest's report (JUnit XML) is kept.
     """
+    check(RunOptions().uid)  # without a sandbox, tests would blame the image
     tree = image_tree(job.store, image.layers)
     options = ["--layout", str(image.layout), "--tree", str(tree)]
     return _test(job, image.reference, options, junit)
@@ -59,6 +62,7 @@ def verify(job: Job, image: Image, *, junit: Path | None = None) -> VerifyReport
 
 def verify_in(job: Job, engine: Engine, image: EngineImage, gpus: str = "") -> VerifyReport:
     """Run the tests on what `engine` has, in its containers; failures raise `VerifyError`."""
+    check_starts(engine, image, gpus)  # else each test would blame the image
     run = uuid.uuid4().hex
     options = ["--engine", engine.name, "--reference", image.reference, "--containers", run]
     options += ["--gpus", gpus] if gpus else []

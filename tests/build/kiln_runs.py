@@ -32,6 +32,13 @@ OFFLINE: Final = (
 )
 """Before a command: it has no network, not even a loopback."""
 
+NO_NAMESPACES: Final = (
+    *("unshare", "--user", "--map-root-user", "sh", "-c"),
+    'echo 0 >/proc/sys/user/max_user_namespaces && exec "$@"',
+    "sh",
+)
+"""Before a command: no user namespace can be made, so no sandbox starts."""
+
 
 def which(variant: str) -> tuple[str, ...]:
     """Return the flags that name a variant."""

@@ -10,10 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from kiln_runs import OFFLINE, Kiln, cpu_job, file_sha256, identity, leftovers, share, which
+from kiln_runs import (
+    NO_NAMESPACES,
+    OFFLINE,
+    Kiln,
+    cpu_job,
+    file_sha256,
+    identity,
+    leftovers,
+    share,
+    which,
+)
 
 from torchkiln.archive import open_gzip
-from torchkiln.errors import FetchError
+from torchkiln.errors import FetchError, HostError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,6 +128,33 @@ def test_where_nothing_is_missing_nothing_is_unpacked(
 
     assert identity(cpu) == identity(fetched.build())
     assert not (fetched.home / "trees").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("run", "--cpu", "--", "true"), ("shell", "--cpu"), ("smoke", "--cpu"), ("verify", "--cpu")],
+    ids=lambda words: words[0],
+)
+def test_what_needs_a_sandbox_says_so_where_none_starts(
+    kiln: Kiln, cpu: dict[str, Any], words: tuple[str, ...]
+) -> None:
+    assert cpu["layers"]
+    done = replace(kiln, prefix=NO_NAMESPACES)(*words)
+
+    assert HostError.exit_code == done.returncode
+    assert "`user.max_user_namespaces` is 0" in done.stderr
+    assert done.stderr.endswith("hint: sudo sysctl -w user.max_user_namespaces=15000\n")
+    assert "bwrap:" not in done.stderr
+
+
+def test_what_starts_no_image_works_where_no_sandbox_does(
+    kiln: Kiln, cpu: dict[str, Any], scratch: Path
+) -> None:
+    without = replace(kiln, prefix=NO_NAMESPACES)
+    exported = without("export", "--cpu", "--output", str(scratch / "image.tar"))
+
+    assert (0, 0) == (exported.returncode, without("list").returncode), exported.stderr
+    assert identity(cpu) == identity(without.build("--cpu"))
 
 
 def test_a_missing_input_is_named_where_there_is_no_network(fetched: Kiln) -> None:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tarfile
 import time
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
-from engines import Dockerd, dockerds, require, require_buildx, require_root
+from engines import Dockerd, dockerds, podman, require, require_buildx, require_root
 from kiln_runs import Kiln, finish, free_port, listens, output, unmount_below, wait_for
 
 from torchkiln.errors import EngineError
@@ -226,6 +227,33 @@ def test_a_build_that_is_stopped_leaves_nothing_in_the_engine(
         assert "Traceback" not in done.stderr
         assert wait_for(lambda: not installs(), 20)
         assert [] == left(engine)
+
+
+@pytest.fixture
+def broken_podman(kiln: Kiln, scratch: Path) -> Iterator[Kiln]:
+    """`./kiln` with a Podman that has an image of that name and starts no container of any."""
+    with podman(scratch) as engine:
+        with tarfile.open(scratch / "root.tar", "w") as archive:
+            archive.addfile(tarfile.TarInfo("file"))
+        engine("import", str(scratch / "root.tar"), "docker.io/library/torchkiln:cpu")
+        runtime = '[engine]\nruntime = "crun"\n[engine.runtimes]\ncrun = ["/bin/false"]\n'
+        with (scratch / "containers.conf").open("a") as settings:
+            settings.write(runtime)
+        yield replace(kiln, env=engine.env)
+        unmount_below(scratch)  # what each start of Podman has mounted once more
+
+
+def test_an_engine_that_starts_no_container_is_blamed_and_not_the_image(
+    broken_podman: Kiln,
+) -> None:
+    """`verify` would run for minutes and let each test find the image at fault."""
+    for words in (("verify",), ("smoke",), ("run", "--", "true")):
+        started = time.monotonic()
+        message = refused(broken_podman(words[0], "--cpu", "--engine", "podman", *words[1:]))
+
+        assert "error: the container does not start: Podman" in message
+        assert re.search(r"hint: .+`podman run --rm [0-9a-f]{12} true`\n$", message), message
+        assert time.monotonic() - started < 60
 
 
 @pytest.fixture

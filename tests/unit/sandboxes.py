@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from torchkiln.errors import HostError
 from torchkiln.sandbox import Sandbox
 
 HOST = Path("/")
@@ -22,8 +23,8 @@ PATH = {"PATH": "/usr/bin:/bin"}
 def works() -> bool:
     """Tell whether the sandbox can start on this machine."""
     try:
-        return not host().run(["true"], stderr=subprocess.DEVNULL).returncode
-    except OSError:
+        return not host(uid=1000).run(["true"], stderr=subprocess.DEVNULL).returncode
+    except (OSError, HostError):
         return False
 
 
@@ -44,6 +45,12 @@ def may_mount() -> bool:
         return False
     command = ["unshare", "-rm", "mount", "-t", "tmpfs", "none", "/mnt"]
     return not subprocess.run(command, check=False, capture_output=True).returncode
+
+
+def without_namespaces(*command: str) -> tuple[str, ...]:
+    """Return what runs `command` where no user namespace can be made."""
+    forbid = 'echo 0 >/proc/sys/user/max_user_namespaces && exec "$@"'
+    return ("unshare", "--user", "--map-root-user", "sh", "-c", forbid, "sh", *command)
 
 
 needs_mounts = pytest.mark.skipif(

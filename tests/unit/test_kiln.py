@@ -15,6 +15,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from sandboxes import without_namespaces
 
 from torchkiln import bootstrap
 from torchkiln.bundle_source import requirements
@@ -122,6 +123,17 @@ def test_arguments_arrive_as_they_were_typed(made: Clone) -> None:
     typed = ("run", "--", "a b", "*", "", "$HOME")
 
     assert made.answer(*typed) == made.kiln(*typed)
+
+
+@pytest.mark.parametrize(("task", "code"), [("pull", 0), ("export", 0), ("run", 10)])
+def test_what_starts_no_image_needs_no_user_namespaces_from_the_first_use_on(
+    clone: Clone, task: str, code: int
+) -> None:
+    command = without_namespaces(str(clone.root / "kiln"), task)
+    done = subprocess.run(command, env=clone.env, capture_output=True, text=True, check=False)
+
+    assert code == done.returncode, done.stderr
+    assert (code == 10) == ("`user.max_user_namespaces` is 0" in done.stderr)
 
 
 def test_no_arguments_list_the_tasks(made: Clone) -> None:

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from sandboxes import HOST, PYTHONPATH, host, needs_sandbox, output
+from sandboxes import HOST, PYTHONPATH, host, needs_sandbox, output, without_namespaces
 
 from torchkiln.errors import SandboxError
-from torchkiln.sandbox import Mount, Sandbox, bubblewrap
+from torchkiln.sandbox import Mount, Sandbox, bubblewrap, check
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from torchkiln.host import Fault
 
 pytestmark = needs_sandbox
 
@@ -183,6 +185,45 @@ def test_command_line_has_no_terminal_of_the_host_unless_interactive() -> None:
     """TIOCSTI would let it type into the terminal (CVE-2017-5226)."""
     assert "--new-session" in Sandbox(root=HOST).command(["true"])
     assert "--new-session" not in Sandbox(root=HOST, interactive=True).command(["true"])
+
+
+RUN = """
+from pathlib import Path
+from torchkiln.errors import HostError
+from torchkiln.sandbox import Sandbox
+try:
+    Sandbox(root=Path("/"), env={"PATH": "/usr/bin:/bin"}, uid=1000).run(["id", "-u"])
+except HostError as error:
+    print(error.why, "|", error.hint)
+"""
+
+
+def test_where_no_sandbox_starts_it_says_why_and_what_allows_it() -> None:
+    done = subprocess.run(
+        without_namespaces(sys.executable, "-c", RUN),
+        env={**os.environ, "PYTHONPATH": PYTHONPATH},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    why = "the kernel forbids them: `user.max_user_namespaces` is 0"
+
+    assert f"{why} | sudo sysctl -w user.max_user_namespaces=15000\n" == done.stdout, done.stderr
+
+
+def test_whether_a_sandbox_starts_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    check.cache_clear()
+    tries = []
+
+    def count(_: object, probe: list[str]) -> list[Fault]:
+        tries.append(probe)
+        return []
+
+    monkeypatch.setattr("torchkiln.host.namespace_faults", count)
+    for _ in range(3):
+        host().run(["true"])
+
+    assert 1 == len(tries)
 
 
 def test_bubblewrap_that_cannot_run_is_an_error_with_a_hint(

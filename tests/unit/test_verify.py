@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from layouts import ENTRY, ENVIRONMENT, PYC, SITE, STATUS, VENV, Layout, entry, row, sound
+from sandboxes import needs_sandbox
 
 from torchkiln import backend, contract, debian_rules, layer_rules, package_rules
 from torchkiln.catalog import Base, Variant
@@ -431,6 +432,7 @@ def test_bytecode_is_compared_with_its_source(tmp_path: Path) -> None:
     assert bytecode_faults(tmp_path) == f"{module}: has no bytecode\n"
 
 
+@needs_sandbox
 def test_backend_quotes_and_runs_in_the_sandbox(tmp_path: Path) -> None:
     (tmp_path / "here").write_text("grüße")
     box = Sandbox(
@@ -487,6 +489,7 @@ def subject(folder: Path, tests: str) -> tuple[Job, Image]:
     return job, image
 
 
+@needs_sandbox
 def test_verify_names_what_failed_and_what_was_skipped(tmp_path: Path) -> None:
     job, image = subject(tmp_path, TESTS)
 
@@ -499,6 +502,7 @@ def test_verify_names_what_failed_and_what_was_skipped(tmp_path: Path) -> None:
     assert f"--layout {image.layout}" in caught.value.hint
 
 
+@needs_sandbox
 def test_verify_returns_what_passed_and_keeps_the_report(tmp_path: Path) -> None:
     job, image = subject(tmp_path, TESTS.replace('== "elsewhere"', "!= None"))
 
@@ -510,6 +514,7 @@ def test_verify_returns_what_passed_and_keeps_the_report(tmp_path: Path) -> None
     assert not list(job.project.rglob(".pytest_cache"))
 
 
+@needs_sandbox
 @pytest.mark.parametrize("tests", ["import nothing_like_this\n", ""])
 def test_verify_without_a_test_that_ran_is_an_error(tmp_path: Path, tests: str) -> None:
     job, image = subject(tmp_path, tests)

@@ -86,9 +86,9 @@ def attach(engine: Engine, made: Container) -> int:
     with asked(engine, "cannot ask for the container"):
         made.reload()
     state = made.attrs["State"]
-    if message := state.get("Error"):
-        raise _start_error(engine, message)
-    return code if state["Status"] == "created" else int(state["ExitCode"])
+    if state.get("Error") or state["Status"] == "created":  # its command line may have said more
+        raise _start_error(engine, made, state.get("Error") or f"exit code {code}")
+    return int(state["ExitCode"])
 
 
 def run(engine: Engine, made: Container) -> tuple[int, bytes, bytes]:
@@ -106,8 +106,16 @@ def run(engine: Engine, made: Container) -> tuple[int, bytes, bytes]:
     try:
         code = watched(engine, work)
     except (DockerException, RequestException) as error:
-        raise _start_error(engine, str(getattr(error, "explanation", None) or error)) from error
+        raise _start_error(
+            engine, made, str(getattr(error, "explanation", None) or error)
+        ) from error
     return code, b"".join(output[0]), b"".join(output[1])
+
+
+def check_starts(engine: Engine, image: EngineImage, gpus: str = "") -> None:
+    """Raise `EngineError` in the engine's own words unless a container of `image` starts."""
+    with container(engine, image, ["true"], ContainerOptions(gpus=gpus)) as made:
+        run(engine, made)
 
 
 def start(engine: Engine, made: Container) -> None:
@@ -115,7 +123,9 @@ def start(engine: Engine, made: Container) -> None:
     try:
         made.start()
     except (DockerException, RequestException) as error:
-        raise _start_error(engine, str(getattr(error, "explanation", None) or error)) from error
+        raise _start_error(
+            engine, made, str(getattr(error, "explanation", None) or error)
+        ) from error
 
 
 def take_files(engine: Engine, made: Container, folder: str) -> dict[str, bytes]:
@@ -192,8 +202,9 @@ def _mount(mount: Mount) -> EngineMount:
     return EngineMount(mount.target, source, type="bind", read_only=not mount.writable)
 
 
-def _start_error(engine: Engine, message: str) -> EngineError:
-    hint = ""
+def _start_error(engine: Engine, made: Container, message: str) -> EngineError:
+    image = made.attrs["Image"].removeprefix("sha256:")[:12]
+    hint = f"see whether it starts without Torchkiln: `{engine.name} run --rm {image} true`"
     if "capabilities: [[gpu]]" in message or "nvidia" in message:
         hint = "install NVIDIA's container toolkit, or leave out --gpus"
     return EngineError(f"the container does not start: {engine.title}", message, hint)
