@@ -20,6 +20,7 @@ from torchkiln import layer as layers
 from torchkiln.deb import Package, merge_usr, read_package
 from torchkiln.dpkg import install
 from torchkiln.errors import BuildError
+from torchkiln.files import demand_links
 from torchkiln.folder import tree_entries
 from torchkiln.layer import Layer, write_layer
 from torchkiln.lockfile import digest
@@ -82,6 +83,7 @@ def build_base(
         if (known := layer_records.read(store, key)) and store.has(known.digest, known.size):
             return known
         with store.workspace() as work:
+            demand_links(work, "dpkg needs")
             root = work / "root"
             root.mkdir(mode=0o755)
             debs = work / "debs"

@@ -7,7 +7,6 @@ was interrupted, even with kill -9, is made anew.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import importlib.util
 import os
@@ -18,9 +17,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from torchkiln import host, pipconf
+from torchkiln import flock, host, pipconf
 from torchkiln.errors import FetchError, HostError, KilnError
-from torchkiln.files import write_atomic
+from torchkiln.files import UnsupportedError, write_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -32,6 +31,7 @@ VENV_BYTES: Final = 400_000_000
 STAMP: Final = ".stamp"
 DEV_STAMP: Final = ".dev-stamp"
 CONDA_STAMP: Final = ".conda-stamp"
+_FAILURE: Final = "the environment cannot be made: `.venv`"
 
 
 _WITHOUT_SANDBOX: Final = frozenset(
@@ -128,12 +128,13 @@ def _locked(venv: Path) -> Iterator[int]:
         lock = os.open(venv / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise _failure(str(error)) from error
+    message = "Waiting for another `kiln` that is making `.venv`"
     try:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _say("Waiting for another `kiln` that is making `.venv`")
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            flock.acquire(lock, waiting=lambda: _say(message))
+        except UnsupportedError as error:
+            hint = f"copy the clone to a local disk: `cp -r {shlex.quote(str(venv.parent))} /path`"
+            raise HostError(_FAILURE, f"{error.strerror}: {venv}", hint) from error
         yield lock
     finally:
         os.close(lock)
@@ -231,7 +232,7 @@ def _run(command: Sequence[str], lock: int, environ: Mapping[str, str]) -> None:
 
 def _failure(why: str) -> HostError:
     hint = "`python3 -m pip config list` shows which package index pip uses"
-    return HostError("the environment cannot be made: `.venv`", why, hint)
+    return HostError(_FAILURE, why, hint)
 
 
 def _read(path: Path) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import re
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 
 from urllib3.exceptions import HTTPError
 
+from torchkiln import flock
 from torchkiln.errors import FetchError
 from torchkiln.files import open_own
 from torchkiln.progress import say
@@ -119,20 +119,25 @@ def exclusive(path: Path) -> Iterator[BinaryIO]:
     may hold a file that its former owner has since moved to the store; that one is let go.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    message = f"waiting for another process that fetches {path.name}"
     while True:
-        with os.fdopen(open_own(path, os.O_RDONLY | os.O_CREAT), "rb") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                say(f"waiting for another process that fetches {path.name}")
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            if not _names(path, lock):
-                continue
-            # Read-only if its owner was killed on the way into the store.
-            os.fchmod(lock.fileno(), 0o644)
-            with os.fdopen(open_own(path, os.O_RDWR), "r+b") as stream:
+        with os.fdopen(_open(path), "r+b") as stream:
+            flock.acquire(stream.fileno(), waiting=lambda: say(message))
+            if _names(path, stream):
+                os.fchmod(stream.fileno(), 0o644)
                 yield stream
                 return
+
+
+def _open(path: Path) -> int:
+    """Open or make the file for writing, which a lock on NFS needs (flock(2))."""
+    try:
+        return open_own(path, os.O_RDWR | os.O_CREAT)
+    except PermissionError:
+        # Read-only while it is on its way into the store, or where that was killed.
+        with contextlib.suppress(FileNotFoundError):
+            path.chmod(0o644)
+        return open_own(path, os.O_RDWR | os.O_CREAT)
 
 
 def _names(path: Path, stream: BinaryIO) -> bool:

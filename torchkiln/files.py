@@ -14,6 +14,10 @@ from typing import IO
 from torchkiln.errors import StoreError
 
 
+class UnsupportedError(OSError):
+    """The file system cannot do what is needed of it."""
+
+
 def write_atomic(path: Path, data: bytes | str) -> None:
     """Write `data` to `path` through a temporary file beside it: write, fsync, rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -46,12 +50,30 @@ def open_own(path: Path, flags: int) -> int:
         raise StoreError(what, hint=shlex.join(["rm", str(path)])) from None
 
 
-def link_or_copy(source: Path, target: Path) -> None:
-    """Give a file a second name, or a copy where the file system allows no (more) hard links."""
+def link_or_copy(source: Path | str, target: Path | str) -> int:
+    """Give a file or symlink a second name; return 0.
+
+    Where the file system allows no (more) hard links, make a copy and return its bytes.
+    """
     try:
-        os.link(source, target)
+        os.link(source, target, follow_symlinks=False)
+    except FileExistsError:
+        raise
     except OSError:
-        shutil.copy2(source, target)
+        shutil.copy2(source, target, follow_symlinks=False)
+        return os.lstat(target).st_size
+    return 0
+
+
+def demand_links(folder: Path, reason: str) -> None:
+    """Raise `UnsupportedError` with the reason unless files of `folder` can have several names."""
+    with tempfile.NamedTemporaryFile(dir=folder) as file:
+        try:
+            os.link(file.name, f"{file.name}.link")
+        except OSError as error:
+            why = f"its file system does not support hard links, which {reason}"
+            raise UnsupportedError(error.errno, why) from error
+        Path(f"{file.name}.link").unlink()
 
 
 def sha256_of(stream: IO[bytes]) -> str:

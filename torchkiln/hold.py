@@ -8,12 +8,12 @@ unless the file system is mounted with `nolock` or `local_lock=flock`: then gc s
 
 from __future__ import annotations
 
-import fcntl
 import os
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from torchkiln import flock
 from torchkiln.errors import StoreError
 from torchkiln.files import open_own
 from torchkiln.progress import say
@@ -31,18 +31,17 @@ _PROC: Final = Path("/proc")
 def in_use(store: Store) -> Iterator[None]:
     """Let nothing be taken out of the store; wait for who is taking things out now.
 
-    A store that cannot be written is held by nobody: what works in it says so itself.
+    A store that cannot be written or locked is held by nobody: what works in it says so itself, and
+    `gc` takes nothing out of it either.
     """
-    try:
-        handle = _open(store, os.O_RDONLY)
-    except StoreError:
+    with ExitStack() as stack:
+        with suppress(StoreError):
+            handle = _open(store, os.O_RDONLY)
+            stack.callback(os.close, handle)
+            message = f"waiting for `./kiln gc` to end in {store.root}"
+            with store.reporting():
+                flock.acquire(handle, shared=True, waiting=lambda: say(message))
         yield
-        return
-    try:
-        _lock(handle, fcntl.LOCK_SH, f"waiting for `./kiln gc` to end in {store.root}")
-        yield
-    finally:
-        os.close(handle)
 
 
 @contextmanager
@@ -53,10 +52,14 @@ def alone(store: Store, *, wait: bool) -> Iterator[None]:
     """
     handle = _open(store, os.O_RDWR)  # a lock of one alone needs it on NFS (flock(2))
     try:
-        if wait:
-            _lock(handle, fcntl.LOCK_EX, f"waiting for the end of:\n{_named(store)}")
-        else:
-            _lock_now(handle, store)
+        with store.reporting():
+            if wait:
+                flock.acquire(
+                    handle, waiting=lambda: say(f"waiting for the end of:\n{_named(store)}")
+                )
+            elif not flock.try_acquire(handle):
+                what = f"the store is in use: {store.root}"
+                raise StoreError(what, _named(store), "./kiln gc --remove --wait")
         yield
     finally:
         os.close(handle)
@@ -82,22 +85,6 @@ def _open(store: Store, mode: int) -> int:
     store.make(path.parent)
     with store.reporting():
         return open_own(path, mode | os.O_CREAT)
-
-
-def _lock(handle: int, kind: int, message: str) -> None:
-    try:
-        fcntl.flock(handle, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        say(message)
-        fcntl.flock(handle, kind)
-
-
-def _lock_now(handle: int, store: Store) -> None:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        what = f"the store is in use: {store.root}"
-        raise StoreError(what, _named(store), "./kiln gc --remove --wait") from None
 
 
 def _holds(handle: Path, lock: Path) -> bool:

@@ -17,6 +17,7 @@ from torchkiln.files import link_or_copy
 from torchkiln.image_archive import image_names
 from torchkiln.layer import Layer
 from torchkiln.lockfile import canonical
+from torchkiln.progress import tell_copied
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -155,8 +156,8 @@ def _write_layout(
 ) -> None:
     made = folder / "layout"
     (made / _BLOBS).mkdir(parents=True)
-    for digest in blobs:
-        link_or_copy(store.blob(digest), made / _BLOBS / digest)
+    copied = sum(link_or_copy(store.blob(one), made / _BLOBS / one) for one in blobs)
+    tell_copied(layout.parent, copied)
     for name, data in texts.items():
         (made / name).write_bytes(data)
     store.make(layout.parent)

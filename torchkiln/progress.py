@@ -13,6 +13,7 @@ from tqdm.utils import CallbackIOWrapper
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
     from types import TracebackType
 
     from typing_extensions import Self
@@ -76,6 +77,12 @@ class Progress:
 def say(message: str) -> None:
     """Tell the person at the terminal something; stdout is kept for results."""
     tqdm.write("\n".join(f"{_LABEL.get()}{line}" for line in message.split("\n")), file=sys.stderr)
+
+
+def tell_copied(folder: Path, size: int) -> None:
+    """Tell that `folder` takes `size` bytes (0: say nothing) that hard links would have saved."""
+    if size:
+        say(f"no hard links in {folder}: copied {size / 1e6:,.0f} MB")
 
 
 @contextmanager

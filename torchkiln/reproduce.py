@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
@@ -12,6 +11,7 @@ from torchkiln import pipeline
 from torchkiln.compare import layer_differences
 from torchkiln.engine import kiln
 from torchkiln.errors import ReproducibilityError
+from torchkiln.files import link_or_copy
 from torchkiln.progress import say
 from torchkiln.stopwatch import Stopwatch
 from torchkiln.store import Store
@@ -51,7 +51,7 @@ def _share_inputs(first: Store, second: Store, work: Job) -> None:
     second.blobs.mkdir(parents=True)
     wheels = [wheel.sha256 for wheel in work.lock.wheels]
     for sha256 in wheels + [deb.sha256 for deb in work.base_lock.debs]:
-        os.link(first.blob(sha256), second.blob(sha256))
+        link_or_copy(first.blob(sha256), second.blob(sha256))
 
 
 def difference(first: Store, second: Store, one: Image, two: Image) -> ReproducibilityError:

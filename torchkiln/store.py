@@ -13,7 +13,6 @@ can be trusted after a kill -9, and two builds at once can only write the same b
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -24,9 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from torchkiln import flock
 from torchkiln.digests import is_sha256, parse_sha256
 from torchkiln.errors import ArchiveError, StoreError
-from torchkiln.files import open_own, write_atomic
+from torchkiln.files import UnsupportedError, open_own, write_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -42,7 +42,8 @@ def default_root(environ: Mapping[str, str]) -> Path:
 
 _READ: Final = 1 << 20
 _WORD: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*", re.ASCII)
-_STORE_ERRNOS: Final = frozenset({13, 28, 30, 122})  # EACCES, ENOSPC, EROFS, EDQUOT
+_FULL_ERRNOS: Final = frozenset({28, 122})  # ENOSPC, EDQUOT
+_STORE_ERRNOS: Final = _FULL_ERRNOS | {13, 30}  # EACCES, EROFS
 
 
 @dataclass(frozen=True)
@@ -127,12 +128,12 @@ class Store:
     def sweep(self) -> None:
         """Remove what killed processes left in `tmp/`."""
         for path in sorted((self.root / "tmp").glob("*.lock")):
-            with contextlib.suppress(FileNotFoundError, BlockingIOError):
+            with contextlib.suppress(FileNotFoundError), self.reporting():
                 handle = open_own(path, os.O_RDWR)
                 try:
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    remove_tree(path.with_suffix(""))
-                    path.unlink()
+                    if flock.try_acquire(handle):
+                        remove_tree(path.with_suffix(""))
+                        path.unlink()
                 finally:
                     os.close(handle)
 
@@ -168,7 +169,8 @@ class Store:
             self.make(path.parent)
             handle = open_own(path, os.O_RDWR | os.O_CREAT)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            with self.reporting():
+                flock.acquire(handle)
             yield
         finally:
             os.close(handle)
@@ -189,11 +191,11 @@ class Store:
 
     @contextlib.contextmanager
     def reporting(self) -> Iterator[None]:
-        """Turn a full, read-only or forbidden store into a `StoreError`."""
+        """Turn a store that is full, forbidden, or lacks what is needed into a `StoreError`."""
         try:
             yield
         except OSError as error:
-            if error.errno not in _STORE_ERRNOS:
+            if error.errno not in _STORE_ERRNOS and not isinstance(error, UnsupportedError):
                 raise
             raise self._error(error) from error
 
@@ -216,7 +218,9 @@ class Store:
 
     def _error(self, error: OSError) -> StoreError:
         what = f"the store cannot be written: {self.root}"
-        hint = "free some space there, or name another place: export TORCHKILN_HOME=/path"
+        hint = "name another place: export TORCHKILN_HOME=/path"
+        if error.errno in _FULL_ERRNOS:
+            hint = f"free some space there, or {hint}"
         return StoreError(what, error.strerror or str(error), hint)
 
     def record(self, kind: str, key: str) -> Path:
@@ -232,7 +236,7 @@ def _owned(path: Path) -> Iterator[None]:
     """
     while True:
         handle = open_own(path, os.O_RDWR | os.O_CREAT)
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        flock.acquire(handle)
         # A sweep may have come between the two calls and removed the file that is now locked.
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(handle), path.stat()):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from stat import S_ISDIR
 from typing import TYPE_CHECKING, Final, Literal
+
+from torchkiln import flock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -72,7 +73,8 @@ def things(store: Store) -> list[Thing]:
         found += [Thing(kind="records", path=path) for path in _entries(folder)]
     packages = store.root / "conda" / "packages"  # py-rattler's: folders, and a lock beside each
     found += [Thing(kind="conda packages", path=path) for path in _entries(packages)]
-    found += [Thing(kind="leftovers", path=path) for path in _leftovers(store.root / "tmp")]
+    with store.reporting():
+        found += [Thing(kind="leftovers", path=path) for path in _leftovers(store.root / "tmp")]
     return found
 
 
@@ -118,8 +120,9 @@ def _entries(folder: Path) -> list[Path]:
 def _leftovers(folder: Path) -> Iterator[Path]:
     """Give the lock files, and the folders beside them, of work whose process is gone."""
     for path in sorted(folder.glob("*.lock")):
-        with suppress(FileNotFoundError, BlockingIOError), path.open("rb") as stream:
-            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        with suppress(FileNotFoundError), path.open("rb") as stream:
+            if not flock.try_acquire(stream.fileno(), shared=True):
+                continue
             yield path
             if path.with_suffix("").exists():
                 yield path.with_suffix("")

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from torchkiln.archive import open_gzip
 from torchkiln.errors import ArchiveError
+from torchkiln.files import link_or_copy
 from torchkiln.lockfile import digest
-from torchkiln.progress import Progress
+from torchkiln.progress import Progress, tell_copied
 from torchkiln.unpack import Unpacker
 
 if TYPE_CHECKING:
@@ -52,8 +53,7 @@ def image_tree(store: Store, layers: Sequence[Layer]) -> Path:
         parts = list(pool.map(lambda layer: layer_tree(store, layer, progress.advance), layers))
 
     def fill(folder: Path) -> None:
-        for part in parts:
-            link_tree(str(part), str(folder))
+        tell_copied(store.trees, sum(link_tree(str(part), str(folder)) for part in parts))
 
     return _once(store, target, fill)
 
@@ -72,9 +72,13 @@ def _once(store: Store, target: Path, fill: Callable[[Path], None]) -> Path:
     return target
 
 
-def link_tree(part: str, folder: str) -> None:
-    """Add a tree to another by hard links: directories meet, files are equal where they do."""
+def link_tree(part: str, folder: str) -> int:
+    """Add a tree to another by hard links: directories meet, files are equal where they do.
+
+    Return the bytes of files that had to be copied: all of them where there are no hard links.
+    """
     there = {entry.name: entry for entry in _entries(folder)}
+    copied = 0
     for entry in _entries(part):
         target = f"{folder}/{entry.name}"
         if entry.is_dir(follow_symlinks=False):
@@ -84,10 +88,11 @@ def link_tree(part: str, folder: str) -> None:
             elif not there[entry.name].is_dir(follow_symlinks=False):
                 what = f"a layer has a folder where another has a file or a link: {target}"
                 raise ArchiveError(what)
-            link_tree(entry.path, target)
+            copied += link_tree(entry.path, target)
         else:
             with contextlib.suppress(FileExistsError):
-                os.link(entry.path, target, follow_symlinks=False)
+                copied += link_or_copy(entry.path, target)
+    return copied
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:

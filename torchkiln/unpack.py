@@ -17,6 +17,7 @@ from isal.igzip_lib import IsalError
 
 from torchkiln.archive import name_fault
 from torchkiln.errors import ArchiveError
+from torchkiln.files import link_or_copy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -155,7 +156,7 @@ class Unpacker:
             raise _refused(
                 label, target, f"a hard link to what this archive did not unpack: {name}"
             )
-        os.link(self._root + source, self._root + target, follow_symlinks=False)
+        link_or_copy(self._root + source, self._root + target)
         self._kinds[target] = "file"
 
 

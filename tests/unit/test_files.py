@@ -6,7 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from torchkiln.files import write_atomic
+from torchkiln.base import build_base
+from torchkiln.errors import StoreError
+from torchkiln.files import demand_links, write_atomic
+from torchkiln.lockfile import BaseLock
+from torchkiln.store import Store
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,3 +79,26 @@ def test_reader_sees_whole_files_while_others_are_written(tmp_path: Path) -> Non
     thread.join()
 
     assert set(texts) >= seen
+
+
+def test_dpkg_is_not_started_where_there_are_no_hard_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It keeps its old status by one, and has many words for the failure."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("os.link", refuse)
+    lock = BaseLock(release="bookworm", inputs="", date="2026-01-01T00:00:00Z", debs=())
+    with pytest.raises(StoreError, match=str(tmp_path)) as caught:
+        build_base(Store(tmp_path), lock)
+
+    assert "its file system does not support hard links, which dpkg needs" == caught.value.why
+    assert "export TORCHKILN_HOME=/path" in caught.value.hint
+
+
+def test_asking_for_hard_links_leaves_nothing(tmp_path: Path) -> None:
+    demand_links(tmp_path, "dpkg needs")
+
+    assert [] == list(tmp_path.iterdir())

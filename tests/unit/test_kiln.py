@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -441,3 +442,19 @@ def pins(name: str) -> dict[str, str]:
         line.split(maxsplit=1)[0].partition("==") for line in lines if "==" in line.split(" ")[0]
     )
     return {package: version for package, _, version in found}
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK])
+def test_a_file_system_without_locks_is_an_error_with_a_way_out(
+    tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    (tmp_path / "a b").mkdir()
+    with pytest.raises(HostError, match=r"cannot be made: `\.venv`") as caught:
+        bootstrap.prepare(tmp_path / "a b", "stamp", os.environ)
+
+    assert f"its file system does not support flock: {tmp_path}/a b/.venv" == caught.value.why
+    assert f"`cp -r '{tmp_path}/a b' /path`" in caught.value.hint

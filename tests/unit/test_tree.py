@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import os
@@ -90,6 +91,26 @@ def test_image_takes_no_space_of_its_own(store: Store) -> None:
     assert (image_tree(store, [made]) / "usr/bin/sh").samefile(
         layer_tree(store, made) / "usr/bin/sh"
     )
+
+
+@pytest.mark.parametrize("number", [errno.EXDEV, errno.EPERM, errno.EMLINK])
+def test_without_hard_links_an_image_is_copied_and_that_is_told(
+    store: Store, number: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Within one folder alone some file systems allow them, others allow none."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    large = Entry.text("opt/large", b"x" * 2_000_000, mode=0o755)
+    layers = [layer(store, "base", *BASE, large), layer(store, "wheels", *WHEELS)]
+    expected = listing(image_tree(Store(store.root, store.root / "linked"), layers))
+    monkeypatch.setattr("os.link", refuse)
+    tree = image_tree(store, layers)
+
+    assert expected == listing(tree)
+    assert 1 == (tree / "opt/large").stat().st_nlink
+    assert f"no hard links in {store.trees}: copied 2 MB" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o077])

@@ -103,6 +103,21 @@ def test_files_folders_and_links_come_out_as_they_were(root: Path) -> None:
     assert 0o755 == stat.S_IMODE((root / "usr/bin/tool").stat().st_mode)
 
 
+def test_without_hard_links_a_second_name_is_a_copy(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("os.link", refuse)
+    tool = member("bin/tool", b"#!", mode=0o755)
+    unpack(root, tar(tool, member("twin", kind=HARD, target="bin/tool")))
+    twin = root / "twin"
+
+    assert (b"#!", 0o755) == (twin.read_bytes(), stat.S_IMODE(twin.stat().st_mode))
+    assert not twin.samefile(root / "bin/tool")
+
+
 def test_modes_keep_rwx_and_sticky_only_and_the_owner_can_read(root: Path) -> None:
     unpack(
         root,

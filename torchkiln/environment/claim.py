@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shlex
 import shutil
 from typing import TYPE_CHECKING
 
+from torchkiln import flock
 from torchkiln.environment.record import CONDA_RECORD, LOCK_FILE, RECORD
 from torchkiln.errors import EnvError
 from torchkiln.progress import say
@@ -29,11 +29,9 @@ def claimed(env: Environment) -> Iterator[int]:
     """
     handle = _open(env)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"waiting for another `kiln env` that is at {env.shown}")
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        message = f"waiting for another `kiln env` that is at {env.shown}"
+        with _reporting(env):
+            flock.acquire(handle, waiting=lambda: say(message))
         # Who had it may have failed and removed the folder, this file with it.
         if not env.lock_file.exists() or not os.path.samestat(
             os.fstat(handle), env.lock_file.stat()
@@ -51,10 +49,17 @@ def claimed(env: Environment) -> Iterator[int]:
 
 def _open(env: Environment) -> int:
     demand_ours(env)
-    try:
+    with _reporting(env):
         env.root.mkdir(parents=True, exist_ok=True)
         # Opened for writing, which a lock on NFS needs (flock(2)).
         return os.open(env.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+
+
+@contextlib.contextmanager
+def _reporting(env: Environment) -> Iterator[None]:
+    """Turn a folder that cannot be written or locked into an `EnvError`."""
+    try:
+        yield
     except OSError as error:
         what = f"the environment cannot be written: {env.shown}"
         hint = f"./kiln env {env.asked} --path ~/{shlex.quote(env.root.name)}"
