@@ -95,15 +95,20 @@ def _faults(
     except ValueError as error:
         yield str(error)
         return
-    for listed, entry in lists.items():
-        try:
-            entries = items(fields.pop(listed, None))
-        except ValueError as error:
-            yield f"{listed}: {error}"
-            continue
-        for number, one in enumerate(entries):
-            yield from _field_faults(one, entry, f"{listed}[{number}].")
+    listed = {name: fields.pop(name, None) for name in lists}
     yield from _field_faults(fields, own, "")
+    for name, entry in lists.items():
+        yield from _entry_faults(listed[name], entry, name)
+
+
+def _entry_faults(value: object, forms: Mapping[str, Parse], where: str) -> Iterator[str]:
+    try:
+        entries = items(value)
+    except ValueError as error:
+        yield f"{where}: {error}"
+        return
+    for number, one in enumerate(entries):
+        yield from _field_faults(one, forms, f"{where}[{number}].")
 
 
 def _field_faults(fields: object, forms: Mapping[str, Parse], where: str) -> Iterator[str]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from image_archives import image, layer
 
-from torchkiln import claims, gc, gc_reports, pipeline, projects
+from torchkiln import claims, gc, gc_reports, inputs, pipeline, projects
 from torchkiln.claims import Keep
 from torchkiln.conda import prefix, rattler
 from torchkiln.engine.kiln import layer_keys
@@ -451,7 +451,7 @@ def test_each_command_registers_before_it_fetches(
     lock = read_variant_lock(project.root, project.catalog, variant)
     env = environment(tmp_path / "env")
     work = make.Work(project=project, variant=variant, env=env, handle=0)
-    for module in (pipeline, make):
+    for module in (inputs, pipeline, make):
         monkeypatch.setattr(module, "fetch", stopped)
     monkeypatch.setattr(pipeline, "_check_host", lambda *_: None)
     monkeypatch.setattr(prefix, "channels_of", lambda *_: ())
