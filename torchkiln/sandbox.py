@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-import tempfile
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
@@ -21,8 +21,9 @@ from torchkiln.errors import SandboxError
 from torchkiln.seccomp import ignore_chown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+_Stream = IO[bytes] | int | None
 _OWN_MOUNTS = frozenset({"proc", "dev", "tmp", "run", "sys"})
 
 
@@ -55,51 +56,72 @@ class Sandbox:
     ignore_chown: bool = False
     interactive: bool = False
 
-    def command(self, argv: Sequence[str], seccomp_fd: int | None = None) -> list[str]:
-        """Return the bwrap command line that runs `argv`."""
-        command = [str(bubblewrap()), "--unshare-all", "--die-with-parent", "--clearenv"]
-        command += ["--uid", str(self.uid), "--gid", str(self.gid), "--hostname", "torchkiln"]
-        command += ["--share-net"] if self.network else []
-        command += [] if self.interactive else ["--new-session"]
-        command += self._root()
+    def options(self, seccomp_fd: int | None = None) -> list[str]:
+        """Return bwrap's options: everything but the program."""
+        options = ["--unshare-all", "--die-with-parent"]
+        options += ["--uid", str(self.uid), "--gid", str(self.gid), "--hostname", "torchkiln"]
+        options += ["--share-net"] if self.network else []
+        options += [] if self.interactive else ["--new-session"]
+        options += self._root()
         # /dev/shm is a tmpfs of its own in bwrap's /dev; POSIX semaphores and DataLoaders need it.
-        command += ["--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--tmpfs", "/tmp"]  # noqa: S108
-        command += ["--tmpfs", "/run"]
+        options += ["--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--tmpfs", "/tmp"]  # noqa: S108
+        options += ["--tmpfs", "/run"]
         for mount in self.mounts:
             kind = "--dev-bind" if mount.device else "--bind" if mount.writable else "--ro-bind"
-            command += [kind, str(mount.source), mount.target]
-        command += [] if self.writable else ["--remount-ro", "/"]
+            options += [kind, str(mount.source), mount.target]
+        options += [] if self.writable else ["--remount-ro", "/"]
         for name, value in sorted(self.env.items()):
-            command += ["--setenv", name, value]
-        command += ["--seccomp", str(seccomp_fd)] if seccomp_fd is not None else []
-        return [*command, "--chdir", self.cwd, "--", *argv]
+            options += ["--setenv", name, value]
+        options += ["--seccomp", str(seccomp_fd)] if seccomp_fd is not None else []
+        return [*options, "--chdir", self.cwd]
+
+    def start(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: _Stream = subprocess.DEVNULL,
+        stdout: _Stream = None,
+        stderr: _Stream = None,
+    ) -> subprocess.Popen[bytes]:
+        """Start `argv`; the exit code of the process returned is the command's own.
+
+        bwrap stays in the sandbox as process 1, and any program there can read the environment and
+        the command line that it was started with. So it gets no environment, and its options, which
+        name folders of the host, by file descriptor. Its own path shows in /proc/1/exe, and the
+        source of each mount in /proc/self/mountinfo: the kernel writes those.
+        Where no sandbox can start, raise `HostError`.
+        """
+        check(self.uid)
+        with ExitStack() as stack:
+            seccomp = stack.enter_context(_readable(ignore_chown())) if self.ignore_chown else None
+            options = _nul_terminated(self.options(seccomp))
+            arguments = stack.enter_context(_readable(options))
+            return subprocess.Popen(
+                ["bwrap", "--args", str(arguments), "--", *argv],
+                executable=bubblewrap(),
+                env={},
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                pass_fds=[arguments] if seccomp is None else [seccomp, arguments],
+            )
 
     def run(
         self,
         argv: Sequence[str],
         *,
-        stdin: IO[bytes] | int | None = subprocess.DEVNULL,
-        stdout: IO[bytes] | int | None = None,
-        stderr: IO[bytes] | int | None = None,
+        stdin: _Stream = subprocess.DEVNULL,
+        stdout: _Stream = None,
+        stderr: _Stream = None,
     ) -> subprocess.CompletedProcess[bytes]:
-        """Run `argv` to its end; the exit code is the command's own.
-
-        Where no sandbox can start, raise `HostError`.
-        """
-        check(self.uid)
-        with tempfile.TemporaryFile() as program:
-            if self.ignore_chown:
-                program.write(ignore_chown())
-                program.seek(0)
-            fd = program.fileno() if self.ignore_chown else None
-            return subprocess.run(
-                self.command(argv, fd),
-                stdin=stdin,
-                stdout=stdout,
-                stderr=stderr,
-                pass_fds=[] if fd is None else [fd],
-                check=False,
-            )
+        """Run `argv` to its end; the exit code is the command's own."""
+        with self.start(argv, stdin=stdin, stdout=stdout, stderr=stderr) as process:
+            try:
+                output, errors = process.communicate()
+            except BaseException:
+                process.kill()
+                raise
+        return subprocess.CompletedProcess(argv, process.returncode, output, errors)
 
     def _root(self) -> list[str]:
         if self.writable:
@@ -129,6 +151,25 @@ def probe(uid: int) -> list[str]:
     """
     command = [str(bubblewrap()), "--unshare-all", "--uid", str(uid), "--gid", "0"]
     return [*command, "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "true"]
+
+
+def _nul_terminated(words: Iterable[str]) -> bytes:
+    """Return `words` as `bwrap --args` reads them; a NUL inside one would begin another option."""
+    found = [os.fsencode(word) for word in words]
+    for word in found:
+        if b"\0" in word:
+            what = f"invalid path or variable for the sandbox, it has a NUL byte: {word!r}"
+            raise SandboxError(what)
+    return b"".join(word + b"\0" for word in found)
+
+
+@contextmanager
+def _readable(data: bytes) -> Iterator[int]:
+    """Give a file descriptor from which `data` can be read."""
+    with os.fdopen(os.memfd_create("bwrap"), "w+b") as file:
+        file.write(data)
+        file.seek(0)
+        yield file.fileno()
 
 
 def bubblewrap() -> Path:

