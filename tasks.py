@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import os
 import subprocess
 import sys
+from signal import Signals
 from typing import TYPE_CHECKING
 
+from invoke.exceptions import Exit
 from invoke.tasks import task
 
-from torchkiln import bootstrap, pipeline
+from torchkiln import bootstrap, foreground, pipeline
 from torchkiln.cli.bundle import bundle, load_bundle
 from torchkiln.cli.doctor import doctor
 from torchkiln.cli.env import env_
@@ -69,7 +72,24 @@ def test(c: Context, only: str = "", path: str = "tests", slow: bool = False) ->
     bootstrap.require_dev()
     command = [sys.executable, "-m", "pytest", path]
     command += [*(["-k", only] if only else []), *(["--slow"] if slow else [])]
-    code = subprocess.run(command, cwd=ROOT, check=False).returncode
-    if code:
+
+    def start() -> subprocess.Popen[bytes]:
+        # In a session of its own: Ctrl-C at the terminal would reach it twice.
+        return subprocess.Popen(command, cwd=ROOT, start_new_session=True)
+
+    ended = foreground.run(start, _send_to_pytest)
+    if ended.signal:
+        message = "stopped"
+        raise Exit(message, 128 + ended.signal)
+    if ended.code:
         what = "tests failed"
         raise VerifyError(what)
+
+
+def _send_to_pytest(pytest: subprocess.Popen[bytes], number: Signals) -> bool:
+    """Let fixtures clean up; what is killed takes the programs of its tests with it."""
+    if number is Signals.SIGKILL:
+        os.killpg(pytest.pid, number)
+    else:
+        pytest.send_signal(number)
+    return True

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from torchkiln import foreground
 from torchkiln.config import ENTRYPOINT, WORKDIR
 from torchkiln.errors import SandboxError
 from torchkiln.gpu import gpu_mounts
-from torchkiln.sandbox import Mount, Sandbox, check
+from torchkiln.sandbox import Mount, Sandbox, check, program
 from torchkiln.tree import image_tree
 
 if TYPE_CHECKING:
+    import signal
+    import subprocess
     from collections.abc import Sequence
 
     from torchkiln.image import Image
@@ -21,6 +26,11 @@ if TYPE_CHECKING:
 _UID: Final = 1000
 # A network without names is of little use, and its names are the host's business.
 _NETWORK_FILES: Final = ("/etc/resolv.conf", "/etc/hosts")
+# coreutils' `env`, before the entry point, whose shell cannot undo what it was started with.
+_UNBLOCK: Final = (
+    "/usr/bin/env",
+    f"--default-signal={','.join(number.name for number in foreground.PASSED)}",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +90,24 @@ def _check_target(tree: Path, mount: Mount) -> None:
 
 
 def run(store: Store, image: Image, argv: Sequence[str], options: RunOptions) -> int:
-    """Run `argv` through the image's entry point and return its exit code."""
+    """Run `argv` through the image's entry point and return its exit code.
+
+    Signals go to the program alone, once: bwrap's own processes block them, whoever sends them to
+    all of a group or tree of processes.
+    """
     check(options.uid)  # before gigabytes are unpacked
-    return sandbox(store, image, options).run([*ENTRYPOINT, *argv], stdin=None).returncode
+    box = sandbox(store, image, options)
+
+    def start() -> subprocess.Popen[bytes]:
+        with foreground.deaf():
+            return box.start([*_UNBLOCK, *ENTRYPOINT, *argv], stdin=None)
+
+    return foreground.run(start, _send).code
+
+
+def _send(bwrap: subprocess.Popen[bytes], number: signal.Signals) -> bool:
+    found = program(bwrap.pid)
+    if found is not None:
+        with suppress(ProcessLookupError):  # it has just ended
+            os.kill(found, number)
+    return found is not None

@@ -153,6 +153,24 @@ def probe(uid: int) -> list[str]:
     return [*command, "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "true"]
 
 
+def program(bwrap: int) -> int | None:
+    """Return the process number, on the host, of the program that a `bwrap` runs.
+
+    None while there is none yet. bwrap waits outside; its child is process 1 of the sandbox, and
+    the first child of that is the program.
+    """
+    first = _first_child(bwrap)
+    return first and _first_child(first)
+
+
+def _first_child(number: int) -> int | None:
+    try:
+        children = Path(f"/proc/{number}/task/{number}/children").read_text(encoding="ascii")
+    except OSError:  # it has ended
+        return None
+    return int(children.split()[0]) if children else None
+
+
 def _nul_terminated(words: Iterable[str]) -> bytes:
     """Return `words` as `bwrap --args` reads them; a NUL inside one would begin another option."""
     found = [os.fsencode(word) for word in words]

@@ -38,6 +38,8 @@ NO_NAMESPACES: Final = (
     "sh",
 )
 """Before a command: no user namespace can be made, so no sandbox starts."""
+_STARTED: Final[list[tuple[Path, subprocess.Popen[str]]]] = []
+"""What was started, and the store that it has."""
 
 
 def which(variant: str) -> tuple[str, ...]:
@@ -69,7 +71,7 @@ class Kiln:
         account: dict[str, Any] = {}
         if self.user is not None:
             account = {"user": self.user, "group": self.user, "extra_groups": []}
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [*self.prefix, str(self.clone / "kiln"), *words],
             cwd="/",
             env={**os.environ, **self.env, "TORCHKILN_HOME": str(self.home)},
@@ -81,6 +83,8 @@ class Kiln:
             umask=self.umask,
             **account,
         )
+        _STARTED.append((self.home, process))
+        return process
 
     def __call__(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run `./kiln` to its end, whatever that is."""
@@ -154,6 +158,10 @@ def folder() -> Iterator[Path]:
     try:
         yield made
     finally:
+        # A test that was stopped has not waited for them, and they would go on writing.
+        for home, process in _STARTED:
+            if made in {home, *home.parents} and process.poll() is None:
+                kill(process)
         remove_tree(made)
 
 

@@ -12,7 +12,10 @@ from typing import Any
 import pytest
 
 from torchkiln.errors import HostError
+from torchkiln.image import Image
+from torchkiln.layer import Entry, write_layer
 from torchkiln.sandbox import Sandbox
+from torchkiln.store import Store
 
 HOST = Path("/")
 # For a Python started by a test, with whatever the environment of the test does not pass on.
@@ -37,6 +40,32 @@ def output(sandbox: Sandbox, script: str) -> str:
     """Return what a shell script says in the sandbox, on either stream."""
     done = sandbox.run(["sh", "-c", script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     return done.stdout.decode()
+
+
+def image(tmp_path: Path, *, cuda: bool = False) -> tuple[Store, Image]:
+    """Return a store with an image that has an entry point and no programs."""
+    store = Store(tmp_path / "store")
+    entries = [
+        Entry.text("opt/torchkiln/bin/entrypoint", b'#!/bin/sh\nexec "$@"\n', mode=0o755),
+        Entry.directory("workspace", 0o1777),
+        Entry.directory("usr/lib"),
+        *(Entry.link(name, f"usr/{name}") for name in ("bin", "lib", "lib64")),
+    ]
+    with store.workspace() as folder:
+        layer = write_layer(folder / "layer", "all", entries)
+        store.adopt(folder / "layer", layer.digest)
+    environment = {"PATH": "/usr/bin", "LANG": "C.UTF-8"} | (
+        {"NVIDIA_VISIBLE_DEVICES": "all"} if cuda else {}
+    )
+    return store, Image(
+        variant="cpu",
+        reference="torchkiln:cpu",
+        digest="0" * 64,
+        config="0" * 64,
+        layout=tmp_path,
+        layers=(layer,),
+        environment=environment,
+    )
 
 
 def may_mount() -> bool:

@@ -4,14 +4,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from sandboxes import needs_sandbox
+from sandboxes import image, needs_sandbox
 
 from torchkiln.errors import SandboxError
-from torchkiln.image import Image
-from torchkiln.layer import Entry, write_layer
 from torchkiln.run import RunOptions, parse_mount, run, sandbox
 from torchkiln.sandbox import Mount
-from torchkiln.store import Store
 
 
 @pytest.fixture
@@ -20,32 +17,6 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
     return tmp_path / "data"
-
-
-def image(tmp_path: Path, *, cuda: bool = False) -> tuple[Store, Image]:
-    """Return a store with an image that has an entry point and no programs."""
-    store = Store(tmp_path / "store")
-    entries = [
-        Entry.text("opt/torchkiln/bin/entrypoint", b'#!/bin/sh\nexec "$@"\n', mode=0o755),
-        Entry.directory("workspace", 0o1777),
-        Entry.directory("usr/lib"),
-        *(Entry.link(name, f"usr/{name}") for name in ("bin", "lib", "lib64")),
-    ]
-    with store.workspace() as folder:
-        layer = write_layer(folder / "layer", "all", entries)
-        store.adopt(folder / "layer", layer.digest)
-    environment = {"PATH": "/usr/bin", "LANG": "C.UTF-8"} | (
-        {"NVIDIA_VISIBLE_DEVICES": "all"} if cuda else {}
-    )
-    return store, Image(
-        variant="cpu",
-        reference="torchkiln:cpu",
-        digest="0" * 64,
-        config="0" * 64,
-        layout=tmp_path,
-        layers=(layer,),
-        environment=environment,
-    )
 
 
 def test_folder_goes_to_the_workspace_read_only_by_default(data: Path) -> None:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 ROOT = Path(__file__).parents[2]
+INVOKE = (sys.executable, "-m", "invoke", "--search-root", str(ROOT))
 
 
 def kiln(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "invoke", "--search-root", str(ROOT), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return subprocess.run([*INVOKE, *arguments], capture_output=True, text=True, check=False)
 
 
 def test_the_list_explains_each_task_in_one_line() -> None:
@@ -84,3 +91,73 @@ def test_kiln_takes_what_invoke_cannot(words: tuple[str, ...], code: int, text: 
 
     assert code == done.returncode
     assert text in done.stdout + done.stderr
+
+
+SESSION = """
+import shutil, tempfile, time
+from pathlib import Path
+import pytest
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    (tmp_path_factory.mktemp("kept") / "file").touch()
+    made = Path(tempfile.mkdtemp())
+    (made / "file").write_text("gigabytes")
+    yield made
+    time.sleep(0.5)
+    shutil.rmtree(made)
+
+def test_that_takes_long(folder):
+    Path("begun").touch()
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("send", [os.kill, os.killpg])
+def test_tests_that_are_stopped_clean_up(
+    tmp_path: Path, number: signal.Signals, send: Callable[[int, int], None]
+) -> None:
+    for name in ("tests", "temporary"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "tests/conftest.py").write_text((ROOT / "tests/conftest.py").read_text())
+    begun = tmp_path / "tests/begun"
+    (tmp_path / "tests/test_long.py").write_text(SESSION.replace("begun", str(begun)))
+    process = subprocess.Popen(
+        [*INVOKE, "test", "--path", str(tmp_path / "tests")],
+        env={**os.environ, "TMPDIR": str(tmp_path / "temporary")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while process.poll() is None and not begun.exists():
+        time.sleep(0.05)
+    made = files(tmp_path / "temporary")
+    send(process.pid, number)
+    _, errors = process.communicate(timeout=30)
+
+    assert {"file"} <= made, "a control: there is something to be removed"
+    assert set() == files(tmp_path / "temporary")
+    assert (128 + number, "stopped\n") == (process.returncode, errors)
+
+
+def test_a_second_ctrl_c_ends_tests_at_once(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text((ROOT / "tests/conftest.py").read_text())
+    test = "import pathlib, time\n\ndef test_long():\n    "
+    test += f"try: pathlib.Path('{tmp_path}/begun').touch(); time.sleep(60)\n    "
+    test += f"finally: pathlib.Path('{tmp_path}/ending').touch(); time.sleep(60)\n"
+    (tmp_path / "test_long.py").write_text(test)
+    command = [*INVOKE, "test", "--path", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        for sign in ("begun", "ending"):
+            while process.poll() is None and not (tmp_path / sign).exists():
+                time.sleep(0.05)
+            time.sleep(0.3)
+            process.send_signal(signal.SIGINT)
+
+        assert 130 == process.wait(10)
+
+
+def files(folder: Path) -> set[str]:
+    return {path.name for path in folder.rglob("*") if path.is_file()}

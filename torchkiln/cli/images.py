@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -202,7 +203,9 @@ def shell(
     uid: int = 1000,
 ) -> None:
     """Start a shell in an image."""
-    options = RunOptions(mounts=tuple(mount), network=network, uid=uid, interactive=True)
+    # Commands that come through a pipe need no terminal, and engines refuse them one.
+    terminal = os.isatty(0)
+    options = RunOptions(mounts=tuple(mount), network=network, uid=uid, interactive=terminal)
     where = Where(engine=engine, gpus=gpus)
     _exit(commands.run(*selected(cpu, cuda), where, ["/bin/bash"], options))
 

@@ -109,9 +109,10 @@ def run(
             network=options.network,
             gpus=gpus,
             interactive=options.interactive,
+            init=True,
         )
         with container(engine, image, argv, settings) as made:
-            return attach(engine, made)
+            return attach(engine, made, terminal=options.interactive)
 
 
 def push(project: Project, variant: Variant, name: str, target: str) -> str:

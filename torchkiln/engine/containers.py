@@ -12,20 +12,24 @@ import tarfile
 import uuid
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
-from docker.errors import DockerException
+from docker.errors import APIError, DockerException
 from docker.types import DeviceRequest
 from docker.types import Mount as EngineMount
 from packaging.version import Version
 from requests.exceptions import RequestException
 
+from torchkiln import foreground
 from torchkiln.engine.images import asked
 from torchkiln.engine.watch import watched
 from torchkiln.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from signal import Signals
 
     from docker.models.containers import Container
 
@@ -38,6 +42,7 @@ LABEL: Final = "io.torchkiln.run"
 
 _WRITABLE: Final = {"/tmp": "mode=1777,exec", "/run": "mode=755"}  # noqa: S108 - the container's
 _PODMAN_WITH_GPUS: Final = Version("5.4")
+_NOT_RUNNING: Final = frozenset({HTTPStatus.CONFLICT, HTTPStatus.NOT_FOUND})
 _MAX_OUTPUT: Final = 64 << 20  # bytes that are taken out of a container
 
 
@@ -45,7 +50,9 @@ _MAX_OUTPUT: Final = 64 << 20  # bytes that are taken out of a container
 class ContainerOptions:
     """How to run; `gpus` is `all`, a list of indices (`0,1`), or empty for none.
 
-    `environment` adds to the image's. `interactive` gives the container a terminal.
+    `environment` adds to the image's. `interactive` gives the container a terminal. `init` runs the
+    program under the engine's init, where it has one: as process 1, a program without a handler for
+    SIGTERM would ignore it.
     """
 
     uid: int | None = None
@@ -56,6 +63,7 @@ class ContainerOptions:
     read_only: bool = True
     gpus: str = ""
     interactive: bool = False
+    init: bool = False
     run: str = ""
 
 
@@ -71,24 +79,42 @@ def container(
     name = f"torchkiln-{uuid.uuid4().hex[:12]}"
     try:
         with asked(engine, f"cannot make a container of `{image.reference}`"):
-            made = engine.client.containers.create(
-                image.id, list(argv), name=name, **_settings(engine, options)
-            )
+            made = _create(engine, image, argv, {"name": name, **_settings(engine, options)})
         yield made
     finally:
         _remove(engine, name)
 
 
-def attach(engine: Engine, made: Container) -> int:
-    """Run the container at this terminal, its streams ours; return its exit code."""
+def attach(engine: Engine, made: Container, *, terminal: bool) -> int:
+    """Run the container in the foreground, its streams ours; return its exit code.
+
+    Signals go to the container by the API, once. Without a terminal the command line would pass
+    them on as well, so it is kept from them by a session of its own.
+    """
     command = engine.command("start", "--attach", "--interactive", str(made.name))
-    code = subprocess.run(command, env=engine.environ, check=False).returncode
+
+    def start() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(command, env=engine.environ, start_new_session=not terminal)
+
+    code = foreground.run(start, lambda _, number: _send(engine, made, number)).code
     with asked(engine, "cannot ask for the container"):
         made.reload()
     state = made.attrs["State"]
     if state.get("Error") or state["Status"] == "created":  # its command line may have said more
         raise _start_error(engine, made, state.get("Error") or f"exit code {code}")
     return int(state["ExitCode"])
+
+
+def _send(engine: Engine, made: Container, number: Signals) -> bool:
+    """Send a signal to the container; return False where it does not run (yet)."""
+    try:
+        with asked(engine, "cannot send a signal to the container"):
+            made.kill(number.name)
+    except EngineError as error:
+        if getattr(error.__cause__, "status_code", None) in _NOT_RUNNING:
+            return False
+        raise
+    return True
 
 
 def run(engine: Engine, made: Container) -> tuple[int, bytes, bytes]:
@@ -161,8 +187,22 @@ def _remove(engine: Engine, name: str) -> None:
             engine.client.api.remove_container(name, force=True, v=True)
 
 
+def _create(
+    engine: Engine, image: EngineImage, argv: Sequence[str], settings: Mapping[str, Any]
+) -> Container:
+    create = partial(engine.client.containers.create, image.id, list(argv))
+    try:
+        return create(**settings)
+    except APIError as error:
+        # Podman does not tell before; packages of it merely recommend an init.
+        if "container-init binary not found" not in str(error):
+            raise
+        return create(**{**settings, "init": False})
+
+
 def _settings(engine: Engine, options: ContainerOptions) -> dict[str, Any]:
     """Return what the SDK calls these options."""
+    info = engine.client.info()
     settings: dict[str, Any] = {
         "environment": dict(options.environment),
         "labels": {LABEL: options.run} if options.run else {},
@@ -171,12 +211,15 @@ def _settings(engine: Engine, options: ContainerOptions) -> dict[str, Any]:
         "stdin_open": True,
         "tty": options.interactive,
         # The engines' own 64 MB are too few for DataLoaders; this is what the sandbox gives.
-        "shm_size": engine.client.info()["MemTotal"] // 2,
+        "shm_size": info["MemTotal"] // 2,
     }
     if options.uid is not None:
         settings["user"] = f"{options.uid}:{options.gid}"
     if options.read_only:
         settings["tmpfs"] = dict(_WRITABLE)
+    if options.init:
+        # Docker runs its init to learn its commit.
+        settings["init"] = info.get("InitCommit", {}).get("ID") != "N/A"
     if not options.network:
         settings["network_mode"] = "none"
     if options.gpus:
