@@ -16,7 +16,7 @@ from benchmarks.measure import Cost, measured
 from benchmarks.peers import PEERS, Peer
 from benchmarks.sizes import LayerSize, engine_layers
 from benchmarks.wheelset import link_wheels, write_lock
-from torchkiln import pipeline, render
+from torchkiln import committed, pipeline, render
 from torchkiln.base import build_base
 from torchkiln.store import Store, remove_tree
 
@@ -96,7 +96,7 @@ class KilnArm:
         """Build from a copy of the project whose lock names these wheels."""
         write_lock(wheels.lock, self.project)
         opened = pipeline.open_project(self.project, self.environ)
-        render.write(self.project, pipeline.rendered(opened))
+        render.write(self.project, committed.rendered(opened))
         return measured(self._command("--no-smoke", *self.options), self.environ, self.project)
 
     def layers(self) -> list[LayerSize]:

@@ -9,9 +9,6 @@ from typing import TYPE_CHECKING, Any
 from torchkiln import catalog as catalogs
 from torchkiln import drift, host, layer_cache, sandbox
 from torchkiln.base import base_key, build_base
-from torchkiln.ci import matrix
-from torchkiln.conda.spec import conda_spec
-from torchkiln.dockerfile import image_facts
 from torchkiln.engine import kiln
 from torchkiln.engine.job import BASE_GROWTH, Job, needed_inputs, space_needed
 from torchkiln.fetch import fetch
@@ -27,7 +24,6 @@ from torchkiln.lockfile import (
 from torchkiln.picture import layers_svg
 from torchkiln.progress import waiting
 from torchkiln.projects import use
-from torchkiln.render import render, render_workflows
 from torchkiln.smoke import last_report, report_folder, smoke
 from torchkiln.stopwatch import Stopwatch
 from torchkiln.store import Store, default_root
@@ -37,12 +33,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from torchkiln.catalog import Catalog, Variant
-    from torchkiln.ci import Matrix
     from torchkiln.fetch import FetchReport
     from torchkiln.image import Image
     from torchkiln.layer import Layer
     from torchkiln.layer_cache import Caches
-    from torchkiln.lockfile import BaseLock, Drifted, LockedDeb, LockedWheel, VariantLock
+    from torchkiln.lockfile import BaseLock, Drifted, LockedDeb, LockedWheel
     from torchkiln.smoke import SmokeReport
 
 
@@ -158,40 +153,6 @@ def locked_variants(project: Project) -> tuple[Variant, ...]:
         for variant in project.catalog.variants
         if variant_lock_path(project.root, variant.id).exists()
     )
-
-
-def rendered(project: Project) -> dict[str, str]:
-    """Return every rendered file of the project by path, from its locks.
-
-    A variant without a lock has none: its wheels may be out of reach from where the others are
-    locked.
-    """
-    catalog, base = project.catalog, project.catalog.base
-    base_lock = read_base_lock(project.root, base)
-    variants, locks = locked_variants(project), _locks(project)
-    facts = {
-        variant.id: image_facts(base, variant, locks[variant.id], base_lock) for variant in variants
-    }
-    specs = {
-        variant.id: conda_spec(variant, read_environment_lock(project.root, catalog, variant))
-        for variant in variants
-    }
-    files = render(project.root, catalog, locks, facts, specs)
-    return files | render_workflows(project.root, matrix(variants, locks, base_lock), base.python)
-
-
-def ci_matrix(project: Project) -> Matrix:
-    """Return the CI matrix of the locked variants."""
-    base_lock = read_base_lock(project.root, project.catalog.base)
-    return matrix(locked_variants(project), _locks(project), base_lock)
-
-
-def _locks(project: Project) -> dict[str, VariantLock]:
-    """Return the lock of each variant that has one, by the variant's id."""
-    return {
-        variant.id: read_variant_lock(project.root, project.catalog, variant)
-        for variant in locked_variants(project)
-    }
 
 
 def build_base_alone(project: Project, *, frozen: bool = False) -> Layer:

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import yaml
 
-from torchkiln import ci, pipeline
+from torchkiln import ci, committed, pipeline
 
 ROOT = Path(__file__).parents[2]
 PROJECT = pipeline.open_project(ROOT)
 FILES = {
     name: text
-    for name, text in pipeline.rendered(PROJECT).items()
+    for name, text in committed.rendered(PROJECT).items()
     if name.startswith(".github/workflows/")
 }
 
@@ -33,7 +33,7 @@ def jobs() -> list[tuple[str, dict[str, Any]]]:
 
 
 def test_the_matrix_has_the_base_first_and_every_locked_variant_after_it() -> None:
-    found = ci.as_json(pipeline.ci_matrix(PROJECT))
+    found = ci.as_json(committed.ci_matrix(PROJECT))
     locked = [one.id for one in pipeline.locked_variants(PROJECT)]
 
     assert list(found) == ["base", "variants", "gpu"]
@@ -44,7 +44,7 @@ def test_the_matrix_has_the_base_first_and_every_locked_variant_after_it() -> No
 
 
 def test_each_image_says_its_disk_its_runner_and_its_driver() -> None:
-    rows = {row.id: row for row in pipeline.ci_matrix(PROJECT).variants}
+    rows = {row.id: row for row in committed.ci_matrix(PROJECT).variants}
 
     assert [rows[one].driver for one in ("cpu", "cu117", "cu128", "cu132")] == [
         "",
@@ -59,7 +59,7 @@ def test_each_image_says_its_disk_its_runner_and_its_driver() -> None:
 
 
 def test_the_workflows_build_what_the_matrix_has() -> None:
-    rows = pipeline.ci_matrix(PROJECT).variants
+    rows = committed.ci_matrix(PROJECT).variants
     image = workflow("images")["jobs"]["image"]["strategy"]["matrix"]["include"]
     gpu = workflow("images")["jobs"]["gpu"]["strategy"]["matrix"]["include"]
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from invoke.tasks import task
 
-from torchkiln import bootstrap, catalog, ci, lock, pipeline, render
+from torchkiln import bootstrap, catalog, ci, committed, lock, pipeline, render
 from torchkiln import recommend as recommends
 from torchkiln import status as statuses
 from torchkiln import variant_reports as reports
@@ -69,7 +69,7 @@ def check_facts(c: Context, cpu: bool = False, cuda: str = "", all: bool = False
 @expected
 def ci_matrix(c: Context, json: bool = False) -> None:
     """Show the CI matrix: stages, runners, disk, drivers."""
-    found = pipeline.ci_matrix(pipeline.open_project(ROOT))
+    found = committed.ci_matrix(pipeline.open_project(ROOT))
     print(as_json(ci.as_json(found)) if json else reports.matrix(found))
 
 
@@ -111,7 +111,7 @@ def lock_(
     failures = lock.lock_variants(ROOT, project.catalog, variants, project.store, project.environ)
     # Where every lock that was asked for failed there is nothing new to render.
     if not failures or len(failures) < len(variants):
-        render.write(ROOT, pipeline.rendered(project))
+        render.write(ROOT, committed.rendered(project))
     lock.demand(failures)
 
 
@@ -120,7 +120,7 @@ def lock_(
 def render_(c: Context, check: bool = False) -> None:
     """Render Dockerfiles and specs from the locks."""
     project = pipeline.open_project(ROOT)
-    files = pipeline.rendered(project)
+    files = committed.rendered(project)
     if not check:
         render.write(ROOT, files)
     elif diff := render.check(ROOT, files):

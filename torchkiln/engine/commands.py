@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from torchkiln import pipeline
+from torchkiln import committed, pipeline
 from torchkiln import smoke as smokes
 from torchkiln import verify as verifies
 from torchkiln.engine import buildkit
@@ -49,7 +49,7 @@ def build(
     """Build `variant` with BuildKit and, unless told not to, see that it trains."""
     watch = Stopwatch()
     path = f"images/{variant.id}/Dockerfile"
-    if (project.root / path).read_text(encoding="utf-8") != pipeline.rendered(project)[path]:
+    if (project.root / path).read_text(encoding="utf-8") != committed.rendered(project)[path]:
         what = f"the Dockerfile is not what template and lock give: {path}"
         raise DriftError(what, hint="./kiln render")
     with connect("docker", project.environ) as engine:
