@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -241,22 +242,52 @@ def test_commands_run_in_dockers_containers(
     assert [] == containers(docker)
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"]
-)
-def test_no_container_is_left_of_a_command_that_is_stopped(
-    docker_kiln: Kiln, docker: Engine, by_docker: dict[str, Any], number: int, code: int
+TRAINING = """
+import signal, time
+signal.signal(signal.SIGTERM, signal.default_int_handler)
+try:
+    print("training", flush=True)
+    time.sleep(600)
+except KeyboardInterrupt:
+    time.sleep(2)
+    print("saved")
+    raise SystemExit(3)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_a_command_that_is_stopped_ends_by_itself_and_leaves_no_container(
+    docker_kiln: Kiln, docker: Engine, by_docker: dict[str, Any], number: int
 ) -> None:
     assert by_docker
-    process = docker_kiln.start("run", "--cpu", "--engine", "docker", "--", "sleep", "600")
-    running = wait_for(lambda: bool(docker("ps", "--quiet")), 20)
-    assert running, "a control: there is one to be removed"
+    words = ("run", "--cpu", "--engine", "docker", "--", "python", "-c", TRAINING)
+    process = docker_kiln.start(*words)
+    assert process.stdout
+    assert "training\n" == process.stdout.readline()
+    assert 1 == len(containers(docker)), "a control: there is one to be removed"
 
     os.killpg(process.pid, number)
     done = finish(process)
 
-    assert code == done.returncode
-    assert "Traceback" not in done.stderr
+    assert (3, "saved\n") == (done.returncode, done.stdout), done.stderr
+    assert [] == containers(docker)
+
+
+def test_a_second_ctrl_c_kills_the_container(
+    docker_kiln: Kiln, docker: Engine, by_docker: dict[str, Any]
+) -> None:
+    """Also a program that takes no notice, as one does that is process 1 and has no handler."""
+    assert by_docker
+    words = ("run", "--cpu", "--engine", "docker", "--", "sh", "-c")
+    process = docker_kiln.start(*words, "trap '' INT; echo begun; exec sleep 600")
+    assert process.stdout
+    assert "begun\n" == process.stdout.readline()
+    for _ in range(2):
+        os.killpg(process.pid, signal.SIGINT)
+        time.sleep(1)
+    done = finish(process)
+
+    assert 137 == done.returncode, done.stderr
     assert [] == containers(docker)
 
 

@@ -32,7 +32,8 @@ class Daemon:
     """What the engine is, has and does wrong.
 
     `images` are inspect documents by reference; `fault` ends a load with this message when
-    `received` bytes have come, `silent` answers nothing any more.
+    `received` bytes have come, `silent` answers nothing any more. `init` is the commit of its init;
+    `without_init` refuses to make containers with one, as Podman does.
     """
 
     version: str = "26.1.5"
@@ -40,6 +41,9 @@ class Daemon:
     containerd: bool = False
     images: dict[str, dict[str, Any]] = field(default_factory=dict)
     has: set[str] = field(default_factory=set)
+    init: str = ""
+    without_init: bool = False
+    created: list[dict[str, Any]] = field(default_factory=list)
     fault: str = ""
     silent: threading.Event = field(default_factory=threading.Event)
     received: list[int] = field(default_factory=list)
@@ -76,7 +80,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._json({"Version": self.daemon.version, "ApiVersion": "1.45", "Components": parts})
         elif path == "/info":
             kind = "io.containerd.snapshotter.v1" if self.daemon.containerd else "overlay2"
-            self._json({"MemTotal": 1 << 30, "DriverStatus": [["driver-type", kind]]})
+            document = {"MemTotal": 1 << 30, "InitCommit": {"ID": self.daemon.init}}
+            self._json({**document, "DriverStatus": [["driver-type", kind]]})
+        elif path == "/containers/made/json":
+            self._json({"Id": "made"})
         elif path == "/images/json":
             self._json([{"RepoTags": [], "Id": ""} | one for one in self.daemon.images.values()])
         elif found := re.fullmatch(r"/images/(.+)/json", path):
@@ -94,8 +101,18 @@ class _Handler(BaseHTTPRequestHandler):
             name = f"{query['repo'][0]}:{query['tag'][0]}"
             self.daemon.images[name] = {**self.daemon.images[found[1]], "RepoTags": [name]}
             self._json({}, 201)
+        elif path == "/containers/create":
+            self._create()
         else:
             self._json({"message": f"no such thing: {path}"}, 404)
+
+    def _create(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.daemon.created.append(asked)
+        if self.daemon.without_init and asked["HostConfig"].get("Init"):
+            self._json({"message": "container create: container-init binary not found"}, 500)
+        else:
+            self._json({"Id": "made"}, 201)
 
     def do_DELETE(self) -> None:
         self.daemon.images.pop(self._path().removeprefix("/images/"), None)

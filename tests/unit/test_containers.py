@@ -93,3 +93,23 @@ def test_folders_are_not_mounted_into_an_engine_on_another_machine() -> None:
         container(far(engine), IMAGE, ["true"], options),
     ):
         pass
+
+
+@pytest.mark.parametrize(("commit", "init"), [("de40ad0", True), ("", True), ("N/A", False)])
+def test_a_program_is_not_process_1_where_the_engine_has_an_init(
+    commit: str, *, init: bool
+) -> None:
+    """As process 1 it would ignore SIGTERM. Docker gives N/A where its init does not run."""
+    assert init is settings(Daemon(init=commit), init=True)["init"]
+    assert "init" not in settings(Daemon(init=commit))
+
+
+def test_a_podman_without_an_init_makes_the_container_all_the_same() -> None:
+    daemon = Daemon(without_init=True)
+    with (
+        engine_of(daemon) as engine,
+        container(engine, IMAGE, ["true"], ContainerOptions(init=True)),
+    ):
+        pass
+
+    assert [True, False] == [made["HostConfig"].get("Init") for made in daemon.created]

@@ -219,7 +219,7 @@ def _settings(engine: Engine, options: ContainerOptions) -> dict[str, Any]:
         settings["tmpfs"] = dict(_WRITABLE)
     if options.init:
         # Docker runs its init to learn its commit.
-        settings["init"] = info.get("InitCommit", {}).get("ID") != "N/A"
+        settings["init"] = info["InitCommit"]["ID"] != "N/A"
     if not options.network:
         settings["network_mode"] = "none"
     if options.gpus:
