@@ -12,6 +12,8 @@ from typing import Final
 
 _SHA256: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _ALGORITHM: Final = "sha256:"
+_LARGEST: Final = 1 << 50
+"""Bytes of a file; sizes are added up and shown as numbers that have an end."""
 _SHOWN: Final = 100  # characters of a value that is no hash
 
 
@@ -47,7 +49,7 @@ def parse_digest(value: object) -> str:
 
 def parse_size(value: object) -> int:
     """Return the bytes that a document says; what is no whole number from 0 raises `ValueError`."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _LARGEST:
         message = f"invalid size: {_short(value)}, expected a number of bytes"
         raise ValueError(message)
     return value

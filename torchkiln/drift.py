@@ -33,6 +33,7 @@ RECORDS: Final = "drifted"
 def resolve(store: Store, base: Base, locked: BaseLock, environ: Mapping[str, str]) -> BaseLock:
     """Return the present packages of `base` as a drifted lock, which the store keeps.
 
+    Where the mirror merely moved the locked packages, that is the lock itself with their new paths.
     An index older than the lock raises `LockError`: a mirror that is behind, or that would have us
     go back to packages with known holes.
     """
@@ -41,7 +42,10 @@ def resolve(store: Store, base: Base, locked: BaseLock, environ: Mapping[str, st
         what = f"the mirror's index of Debian {base.release} is older than the lock"
         why = f"lock: {locked.date}\nindex: {found.date}"
         raise LockError(what, why, "name another mirror: export TORCHKILN_DEBIAN_MIRROR=<URL>")
-    present = replace(found, drifted=differences(locked, found))
+    drifted = differences(locked, found)
+    if not drifted:
+        return replace(locked, debs=found.debs)
+    present = replace(found, drifted=drifted)
     store.write_record(RECORDS, _key(locked), json.loads(dump(present)))
     return present
 
@@ -51,6 +55,8 @@ def recorded(store: Store, base: Base, locked: BaseLock) -> BaseLock | None:
     try:
         present = read_base_lock_at(store.root, store.record(RECORDS, _key(locked)), base)
     except LockError:
+        return None
+    if not present.drifted or present.drifted != differences(locked, present):
         return None
     debs = (store.has(deb.sha256, deb.size) for deb in present.debs)
     return present if is_built(store, present) or all(debs) else None
@@ -62,13 +68,15 @@ def is_built(store: Store, lock: BaseLock) -> bool:
 
 
 def differences(locked: BaseLock, present: BaseLock) -> tuple[Drifted, ...]:
-    """Return the packages whose versions differ, by name."""
-    before = {deb.name: deb.version for deb in locked.debs}
-    after = {deb.name: deb.version for deb in present.debs}
+    """Return the packages that are not the same bytes, by name."""
+    before = {deb.name: (deb.sha256, deb.version) for deb in locked.debs}
+    after = {deb.name: (deb.sha256, deb.version) for deb in present.debs}
+    absent = ("", "")
+    pairs = {name: (before.get(name, absent), after.get(name, absent)) for name in before | after}
     return tuple(
-        Drifted(name=name, locked=before.get(name, ""), present=after.get(name, ""))
-        for name in sorted(before | after)
-        if before.get(name) != after.get(name)
+        Drifted(name=name, locked=old[1], present=new[1])
+        for name, (old, new) in sorted(pairs.items())
+        if old[0] != new[0]
     )
 
 

@@ -32,8 +32,13 @@ class KilnError(Exception):
         lines = [f"error: {self.what}"]
         lines += [f"  {line}" for line in self.why.splitlines()]
         if self.hint:
-            lines += ["", f"hint: {self.hint}"]
-        return "\n".join(lines)
+            lines += ["", *f"hint: {self.hint}".splitlines()]
+        return "\n".join(map(printable, lines))
+
+
+def printable(line: str) -> str:
+    """Return a line in which a terminal finds no commands: words from outside may hold some."""
+    return "".join(one if one.isprintable() or one == "\t" else ascii(one)[1:-1] for one in line)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -8,17 +8,18 @@ from __future__ import annotations
 import contextlib
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO, Final
 from urllib.parse import quote
 
 from torchkiln import mirror, pipconf, snapshot
-from torchkiln.download import download, exclusive
+from torchkiln.download import MismatchError, download, exclusive
 from torchkiln.errors import FetchError
 from torchkiln.fetch_errors import FileError, Wanted, failure, summary
 from torchkiln.index import Finder, Source, sources
 from torchkiln.progress import Progress
-from torchkiln.transport import Transport
+from torchkiln.transport import StatusError, Transport
+from torchkiln.urls import is_file, origin
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -130,6 +131,8 @@ class _Fetcher:
     mirrors: Mapping[str, str]
     snapshots: Mapping[str, Sequence[str]]
     progress: Progress
+    silent: set[tuple[str, str]] = field(default_factory=set)
+    """Dated archives, by origin, that did not answer: not to be asked again for each package."""
 
     def run(self, missing: Sequence[Wanted]) -> int:
         """Fetch all and return the bytes that came; a broken store or Ctrl-C ends it at once."""
@@ -169,6 +172,8 @@ class _Fetcher:
             if isinstance(outcome, int):
                 return outcome
             failures.append(outcome)
+            if not isinstance(outcome, (StatusError, MismatchError)):
+                self.silent.add(origin(url))
         raise failure(wanted, failures)
 
     def _try(self, wanted: Wanted, url: str, stream: BinaryIO) -> int | FetchError:
@@ -187,8 +192,11 @@ class _Fetcher:
     def _urls(self, wanted: Wanted, failures: list[FetchError]) -> Iterator[str]:
         """Yield where the file may be, each URL once."""
         if wanted.kind == "deb":
-            places = self.mirrors[wanted.place], *self.snapshots.get(wanted.place, ())
-            yield from (f"{place}/{quote(wanted.file, safe='/+~:')}" for place in places)
+            path = quote(wanted.file, safe="/+~:")
+            yield f"{self.mirrors[wanted.place]}/{path}"
+            for place in self.snapshots.get(wanted.place, ()):
+                if is_file(place) or origin(place) not in self.silent:
+                    yield f"{place}/{path}"
             return
         asked = sources(self.config)
         if wanted.place in self.indexes and not self.config.no_index:

@@ -156,7 +156,8 @@ def _write_layout(
 ) -> None:
     made = folder / "layout"
     (made / _BLOBS).mkdir(parents=True)
-    copied = sum(link_or_copy(store.blob(one), made / _BLOBS / one) for one in blobs)
+    # Once each: an image may have a layer twice, as Docker's empty one.
+    copied = sum(link_or_copy(store.blob(one), made / _BLOBS / one) for one in dict.fromkeys(blobs))
     tell_copied(layout.parent, copied)
     for name, data in texts.items():
         (made / name).write_bytes(data)

@@ -106,7 +106,7 @@ class _Archive:
 
     def _manifest(self) -> dict[str, Any]:
         """Return the OCI manifest; empty where the archive has none."""
-        document = self._documents.get("index.json", {})
+        document, followed = self._documents.get("index.json", {}), set[str]()
         while "manifests" in document:
             entries = [
                 entry
@@ -116,6 +116,10 @@ class _Archive:
             if len(entries) != 1:
                 message = f"it holds {len(entries)} images"
                 raise ValueError(message)
+            if entries[0].sha256 in followed:  # its documents are not hashed
+                message = "an index of it names itself"
+                raise ValueError(message)
+            followed.add(entries[0].sha256)
             document = self._documents[_blob_path(entries[0])]
         return cast("dict[str, Any]", document)
 
@@ -132,7 +136,7 @@ def refusing(what: str) -> Iterator[None]:
     except (tarfile.TarError, IsalError, EOFError) as error:  # type: ignore[misc] # an instance in isal's stub
         message = f"a layer is broken: {error}"
         raise ArchiveError(what, message) from error
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ArchiveError(what, repr(error)) from error
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
 from typing import Final
 
 from torchkiln.descriptors import items, mapping
@@ -27,6 +28,19 @@ def _text(pattern: str, expected: str) -> Parse:
         return value
 
     return parse
+
+
+def _moment(value: object) -> str:
+    """Return a time of this century as locks write it."""
+    text = value if isinstance(value, str) and len(value) == len("2026-11-22T02:09:05Z") else ""
+    try:
+        moment = datetime.strptime(text, "%Y-%m-%dT%H:%M:%S%z")
+    except ValueError:
+        moment = None
+    if moment is None or moment.year // 100 != 20:  # noqa: PLR2004
+        message = f"invalid value: {value!r:.100}, expected a time in UTC (RFC 3339)"
+        raise ValueError(message)
+    return text
 
 
 _NAME: Final = _text(r"[A-Za-z0-9][A-Za-z0-9._-]*", "a name")
@@ -66,7 +80,7 @@ _VARIANT: Final[Mapping[str, Parse]] = {
 _BASE: Final[Mapping[str, Parse]] = {
     "release": _NAME,
     "inputs": parse_sha256,
-    "date": _text(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "a time in UTC (RFC 3339)"),
+    "date": _moment,
 }
 
 

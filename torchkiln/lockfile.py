@@ -78,6 +78,8 @@ class Drifted:
     def __str__(self) -> str:
         if not self.locked:
             return f"{self.name} {self.present} (new)"
+        if self.locked == self.present:
+            return f"{self.name} {self.locked} (rebuilt)"
         return f"{self.name} {self.locked} -> {self.present or 'gone'}"
 
 
@@ -229,6 +231,10 @@ def read_base_lock_at(root: Path, path: Path, base: Base) -> BaseLock:
     )
     debs = tuple(LockedDeb(**entry) for entry in body.pop("debs"))
     drifted = tuple(Drifted(**entry) for entry in body.pop("drifted", ()))
+    if body["release"] != base.release:
+        what = f"the lock is of another release: {path.relative_to(root)}"
+        why = f"expected: {base.release}\nactual: {body['release']}"
+        raise LockError(what, why, "./kiln lock --base")
     return BaseLock(debs=debs, drifted=drifted, **body)
 
 

@@ -107,6 +107,7 @@ def _outcome(one: Outcome) -> tuple[str, str, str]:
     if one.report is None:
         return "", "", ""
     tested = "trains" if one.report.smoke else "built"
+    tested += ", drifted" if one.report.drifted else ""
     return tested, f"sha256:{one.report.image.digest[:12]}", megabytes(one.report.image.size)
 
 

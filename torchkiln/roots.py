@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from torchkiln import pipeline
+from torchkiln import drift, pipeline
 from torchkiln.base import base_key
 from torchkiln.digests import parse_sha256
 from torchkiln.engine.kiln import layer_keys
@@ -41,7 +41,9 @@ def _base(project: Project, path: Path) -> Root:
         except LockError as error:
             say(f"only the inputs of the base are kept: {error.what}")
         else:
-            inputs += [deb.sha256 for deb in lock.debs]  # others, where it has drifted
+            # Those of a drifted base are others, and may be fetched while it is not yet built.
+            present = drift.recorded(project.store, project.catalog.base, lock)
+            inputs += [deb.sha256 for one in (lock, present) if one for deb in one.debs]
             layers = [base_key(lock)]
     return Root(
         project=project.root,

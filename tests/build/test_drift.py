@@ -106,6 +106,8 @@ def test_a_drifted_base_stays_what_it_is_without_a_mirror(drifted: Drift) -> Non
 
     assert again.returncode == 0, again.stderr
     assert identity(document) == identity(json.loads(again.stdout))
+    (line,) = again.stderr.splitlines()
+    assert line.startswith("warning: the base has drifted from its lock: "), "nothing was asked"
 
 
 def test_gc_keeps_a_drifted_base_as_long_as_its_lock_is_in_use(drifted: Drift) -> None:

@@ -100,6 +100,7 @@ def _put(store: Store, sha256: str, size: int) -> None:
 @pytest.mark.parametrize("text", ["", "[]", '{"debs": 1}', "{"])
 def test_a_record_that_is_no_lock_is_none(tmp_path: Path, mirror: Site, text: str) -> None:
     store, before = Store(tmp_path), locked(mirror)
+    offer(mirror, "6.5")
     resolve(store, RELEASE, before, environ(mirror))
     (path,) = (tmp_path / "records" / drift.RECORDS).glob("*.json")
     path.write_text(text)
@@ -109,6 +110,7 @@ def test_a_record_that_is_no_lock_is_none(tmp_path: Path, mirror: Site, text: st
 
 def test_a_record_changed_by_hand_is_none(tmp_path: Path, mirror: Site) -> None:
     store, before = Store(tmp_path), locked(mirror)
+    offer(mirror, "6.5")
     present = resolve(store, RELEASE, before, environ(mirror))
     for deb in present.debs:
         _put(store, deb.sha256, deb.size)
@@ -129,3 +131,43 @@ def test_a_clean_lock_says_nothing_of_drift_and_a_drifted_one_is_refused(mirror:
     assert "drifted" not in dump(clean)
     with pytest.raises(LockError, match=r"netbase 6.4 \(new\)(.|\n)*hint: ./kiln lock --base"):
         refuse(moved)
+
+
+def test_locked_packages_that_the_mirror_merely_moved_are_no_drift(
+    tmp_path: Path, mirror: Site
+) -> None:
+    """The same bytes at another path: another date would make another image under a clean tag."""
+    before = locked(mirror)
+    elsewhere = stanza("netbase", "6.4", Depends="old", Filename="pool/main/moved/netbase.deb")
+    files = archive(*BASE, elsewhere, stanza("old"))
+    mirror.files = {f"/{path}": data for path, data in files.items()}
+
+    present = resolve(Store(tmp_path), RELEASE, before, environ(mirror))
+
+    assert () == present.drifted
+    assert before.date == present.date
+    assert "pool/main/moved/netbase.deb" in {deb.filename for deb in present.debs}
+    assert not (tmp_path / "records").exists()
+
+
+def test_the_same_version_with_other_bytes_is_drift(mirror: Site) -> None:
+    before = locked(mirror)
+    rebuilt = replace(before.debs[0], sha256="0" * 64)
+
+    found = differences(before, replace(before, debs=(rebuilt, *before.debs[1:])))
+
+    assert [f"{rebuilt.name} {rebuilt.version} (rebuilt)"] == list(map(str, found))
+
+
+def test_a_record_that_hides_its_drift_is_none(tmp_path: Path, mirror: Site) -> None:
+    store, before = Store(tmp_path), locked(mirror)
+    offer(mirror, "6.5")
+    present = resolve(store, RELEASE, before, environ(mirror))
+    for deb in present.debs:
+        _put(store, deb.sha256, deb.size)
+    assert recorded(store, RELEASE, before), "the control"
+    (path,) = (tmp_path / "records" / drift.RECORDS).glob("*.json")
+
+    path.write_text(dump(replace(present, drifted=())))
+
+    assert recorded(store, RELEASE, before) is None

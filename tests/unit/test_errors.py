@@ -31,3 +31,9 @@ def test_an_error_says_what_and_why_and_after_a_blank_line_what_to_do() -> None:
 
 def test_an_error_without_cause_and_hint_is_one_line() -> None:
     assert str(CatalogError("no such variant: cu999")) == "error: no such variant: cu999"
+
+
+def test_words_from_outside_give_a_terminal_no_commands() -> None:
+    error = CatalogError("no such file: \x1b[31mx", "a\x07\nb\tc", "rm \x1b]0;x")
+
+    assert str(error) == ("error: no such file: \\x1b[31mx\n  a\\x07\n  b\tc\n\nhint: rm \\x1b]0;x")

@@ -291,6 +291,25 @@ def test_deb_that_left_the_mirror_comes_from_a_dated_archive(store: Store) -> No
     assert 3 == len(site.paths()), "the mirror, the archive at the lock's date, and a day later"
 
 
+def test_a_dated_archive_that_does_not_answer_is_asked_once(store: Store) -> None:
+    """And not at two dates for each of a hundred packages."""
+    with serving({}) as site, serving({}) as dated:
+        dated.files = {
+            f"/{day}/{deb(name).filename}": status(503)
+            for day in ("20261122T000000Z", "20261123T000000Z")
+            for name in DATA
+        }
+        settings = environ(
+            TORCHKILN_DEBIAN_MIRROR=f"{site.url}/debian",
+            TORCHKILN_DEBIAN_SNAPSHOT=f"{dated.url}/@SNAPSHOTID@",
+        )
+        for name in ("a", "b"):
+            with pytest.raises(DebsError):
+                fetch(store, [], [deb(name)], {}, settings, date="2026-11-22T00:00:00Z")
+
+    assert 2 == len(dated.paths()), "once in each fetch"
+
+
 def test_a_dated_archive_with_other_bytes_is_not_believed(store: Store) -> None:
     name = deb("d").filename
     with serving({f"/old/debian/{name}": b"x" * len(DATA["d"])}) as site:

@@ -12,6 +12,8 @@ import subprocess
 import tarfile
 from typing import TYPE_CHECKING, Any
 
+import image_archives
+
 from torchkiln import image_archive
 from torchkiln.config import ImageConfig
 from torchkiln.image import Image, write_image
@@ -276,3 +278,17 @@ def test_sizes_are_the_sums_of_the_layers(tmp_path: Path) -> None:
 
     assert sum(one.size for one in made.layers) == made.size
     assert sum(one.unpacked for one in made.layers) == made.unpacked
+
+
+def test_an_image_may_have_a_layer_twice(tmp_path: Path) -> None:
+    """Docker's empty layer often is there more than once."""
+    store = Store(tmp_path)
+    one = image_archives.layer(store, "a", Entry.text("a", b"1"))
+
+    made = write_image(store, "cpu", [one, one], image_archives.CONFIG)
+
+    manifest = json.loads((made.layout / "blobs/sha256" / made.digest).read_bytes())
+    assert 2 == len(manifest["layers"])
+    assert {one.digest, made.digest, made.config} == {
+        path.name for path in (made.layout / "blobs/sha256").iterdir()
+    }

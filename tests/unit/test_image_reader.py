@@ -159,6 +159,9 @@ def test_a_layer_compressed_with_zstd_is_named_as_such() -> None:
         read(tar({"blobs/sha256/0": b"\x28\xb5\x2f\xfd" + bytes(100)}))
 
 
+LOOP = json.dumps({"manifests": [{"digest": f"sha256:{'a' * 64}", "size": 1}]}).encode()
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -168,8 +171,14 @@ def test_a_layer_compressed_with_zstd_is_named_as_such() -> None:
         tar({"manifest.json": b'[{"Config": "c", "Layers": []}]'}),
         tar({"blobs/sha256/0": b"\x1f\x8b\x08\x00" + bytes(100)}),
         b"".join([tar({"a": b"1" * 9999})])[:3000],
+        tar({"index.json": LOOP, f"blobs/sha256/{'a' * 64}": LOOP}),
+        tar({"index.json": b"[1]"}),
+        tar({"manifest.json": b'[{"Config": 5, "Layers": []}]'}),
     ],
-    ids=["text", "half a document", "no manifest", "no config", "half a layer", "half an archive"],
+    ids=[
+        *("text", "half a document", "no manifest", "no config", "half a layer", "half an archive"),
+        *("an index that names itself", "a list", "a number for a path"),
+    ],
 )
 def test_what_is_no_archive_of_an_image_is_refused(data: bytes) -> None:
     with pytest.raises(ArchiveError, match="no archive of an image"):

@@ -221,6 +221,7 @@ def test_all_that_is_wrong_with_a_lock_is_told_at_once(tmp_path: Path, lock: Var
     [
         ("sha256", "x" * 64),
         ("size", -1),
+        ("size", 10**400),
         ("filename", "../x.deb"),
         ("filename", "/pool/x.deb"),
         ("filename", "pool/../x.deb"),
@@ -236,6 +237,33 @@ def test_a_lock_of_the_base_is_held_to_the_same(tmp_path: Path, key: str, value:
     with pytest.raises(LockError, match="invalid lock") as caught:
         read_base_lock(tmp_path, BASE)
     assert caught.value.why.startswith(f"debs[0].{key}: ")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("date", "2026-13-45T99:99:99Z"),
+        ("date", "9999-12-31T23:59:59Z"),
+        ("date", "2026-11-22"),
+        ("date", 5),
+    ],
+)
+def test_a_date_that_is_none_is_refused(tmp_path: Path, key: str, value: object) -> None:
+    write_atomic(base_lock_path(tmp_path, "bookworm"), dump(BASE_LOCK))
+    rewrite(base_lock_path(tmp_path, "bookworm"), lambda body: body.update({key: value}))
+
+    with pytest.raises(LockError, match="invalid lock") as caught:
+        read_base_lock(tmp_path, BASE)
+    assert caught.value.why.startswith("date: ")
+
+
+def test_a_lock_of_another_release_is_refused(tmp_path: Path) -> None:
+    """Its word would name the lock's own file."""
+    write_atomic(base_lock_path(tmp_path, "bookworm"), dump(BASE_LOCK))
+    rewrite(base_lock_path(tmp_path, "bookworm"), lambda body: body.update({"release": "trixie"}))
+
+    with pytest.raises(LockError, match="of another release"):
+        read_base_lock(tmp_path, BASE)
 
 
 @pytest.mark.parametrize("change", [{"file": "torch-1-py3-none-any./../../x.whl"}, {"sha256": "x"}])

@@ -16,6 +16,7 @@ from torchkiln import venv as venvs
 from torchkiln import wheel as wheels
 from torchkiln.base import base_key
 from torchkiln.config import DRIFTED, venv
+from torchkiln.errors import LockError
 from torchkiln.lockfile import digest
 from torchkiln.plan import plan_layers
 from torchkiln.recipe import recipe
@@ -65,7 +66,11 @@ class Job:
     def python_package(self) -> str:
         """Return the version of the Debian package that compiles bytecode."""
         name = f"python{self.base.python}-minimal"
-        return next(deb.version for deb in self.base_lock.debs if deb.name == name)
+        version = next((deb.version for deb in self.base_lock.debs if deb.name == name), "")
+        if not version:
+            what = f"the lock of the base has no package `{name}`"
+            raise LockError(what, hint="./kiln lock --base")
+        return version
 
 
 def space_needed(job: Job) -> int:
