@@ -35,9 +35,15 @@ _FAILURE: Final = "the environment cannot be made: `.venv`"
 
 
 _WITHOUT_SANDBOX: Final = frozenset(
-    {"env", "export", "launch", "list", "pull", "push", "recommend"}
+    [
+        *("", "--help", "--list", "bundle", "check-contract", "check-facts", "ci-matrix", "diff"),
+        *("env", "explain", "export", "fetch", "gc", "launch", "list", "load-bundle", "lock"),
+        *("provenance", "pull", "push", "recommend", "render", "sbom"),
+    ]
 )
-"""Tasks that start no image, and so run where user namespaces are forbidden, or on macOS."""
+"""Tasks that start no image, and so run where user namespaces are forbidden, or on macOS.
+
+Where one of them has to build an image first, the sandbox itself says what it lacks."""
 
 
 def main(stamp: str, task: str = "") -> int:

@@ -44,10 +44,22 @@ def read_code(folder: Path, name: str) -> list[CodeFile]:
     if not paths:
         message = "not found, or a folder without files"
         raise ValueError(message)
+    for one in paths:
+        _demand_file(folder, one)
     if sum((folder / one).stat().st_size for one in paths) > MOST_BYTES:
         message = "larger than 1 MiB, the most that a ConfigMap holds"
         raise ValueError(message)
     return [CodeFile(path=one, text=_text(folder, one)) for one in paths]
+
+
+def _demand_file(folder: Path, path: str) -> None:
+    """Raise `ValueError` unless there is a file that lies in the folder, not behind a link out."""
+    if not (folder / path).is_file():
+        message = f"not a file: {path}"
+        raise ValueError(message)
+    if not (folder / path).resolve().is_relative_to(folder.resolve()):
+        message = f"a link that leads out of this folder: {path}"
+        raise ValueError(message)
 
 
 def _below(folder: Path, path: str) -> Iterator[str]:
@@ -55,6 +67,9 @@ def _below(folder: Path, path: str) -> Iterator[str]:
     number = 0
     for parent, folders, files in os.walk(folder / path):
         folders[:] = sorted(one for one in folders if one[0] != "." and one != "__pycache__")
+        for link in (one for one in folders if Path(parent, one).is_symlink()):
+            message = f"a link to a folder: {os.path.relpath(Path(parent, link), folder)}"
+            raise ValueError(message)
         for file in sorted(one for one in files if one[0] != "."):
             number += 1
             if number > _MOST_FILES:

@@ -6,6 +6,7 @@ import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from signal import Signals
 from typing import TYPE_CHECKING, Final
 
 from torchkiln import foreground
@@ -16,7 +17,6 @@ from torchkiln.sandbox import Mount, Sandbox, check, program
 from torchkiln.tree import image_tree
 
 if TYPE_CHECKING:
-    import signal
     import subprocess
     from collections.abc import Sequence
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torchkiln.store import Store
 
 _UID: Final = 1000
+_KEYS: Final = frozenset({Signals.SIGINT, Signals.SIGQUIT})
 # A network without names is of little use, and its names are the host's business.
 _NETWORK_FILES: Final = ("/etc/resolv.conf", "/etc/hosts")
 # coreutils' `env`, before the entry point, whose shell cannot undo what it was started with.
@@ -92,8 +93,9 @@ def _check_target(tree: Path, mount: Mount) -> None:
 def run(store: Store, image: Image, argv: Sequence[str], options: RunOptions) -> int:
     """Run `argv` through the image's entry point and return its exit code.
 
-    Signals go to the program alone, once: bwrap's own processes block them, whoever sends them to
-    all of a group or tree of processes.
+    Signals go to the program alone, once: bwrap's own processes block them, also where all of our
+    process group gets them. Those that a terminal's keys make go to the program's group, as a
+    terminal sends them: a training behind a script or a launcher hears of Ctrl-C too.
     """
     check(options.uid)  # before gigabytes are unpacked
     box = sandbox(store, image, options)
@@ -105,9 +107,15 @@ def run(store: Store, image: Image, argv: Sequence[str], options: RunOptions) ->
     return foreground.run(start, _send).code
 
 
-def _send(bwrap: subprocess.Popen[bytes], number: signal.Signals) -> bool:
+def _send(bwrap: subprocess.Popen[bytes], number: Signals) -> bool:
     found = program(bwrap.pid)
-    if found is not None:
-        with suppress(ProcessLookupError):  # it has just ended
+    if found is None:
+        return False
+    with suppress(ProcessLookupError):  # it has just ended
+        group = os.getpgid(found)
+        # In our own group, as a shell at a terminal begins, all have heard of it.
+        if number in _KEYS and group != os.getpgrp():
+            os.killpg(group, number)
+        else:
             os.kill(found, number)
-    return found is not None
+    return True

@@ -175,6 +175,21 @@ def test_only_the_program_itself_is_signalled_as_docker_does(tmp_path: Path) -> 
     assert not (tmp_path / "worker").exists()
 
 
+@pytest.mark.parametrize("send", [to_the_process, to_the_group])
+def test_ctrl_c_reaches_a_training_behind_a_script(
+    tmp_path: Path, send: Callable[[subprocess.Popen[bytes], Signals], None]
+) -> None:
+    """As at a terminal, which signals the whole group; a shell waits for its command."""
+    saving = "sleep 0.3; echo saved >>/data/saved; exit 3"
+    training = f"trap '{saving}' INT; touch /data/begun; while :; do sleep 0.1; done"
+    with task(tmp_path, "bash", "-c", f'bash -c "{training}"; exit $?') as process:
+        wait_until((tmp_path / "begun").exists)
+        send(process, SIGINT)
+
+        assert 3 == process.wait(10)
+    assert "saved\n" == (tmp_path / "saved").read_text()
+
+
 def test_what_is_ignored_stays_ignored(tmp_path: Path) -> None:
     """By `nohup`."""
     before = signal.signal(SIGHUP, signal.SIG_IGN)

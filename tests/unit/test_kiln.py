@@ -126,7 +126,7 @@ def test_arguments_arrive_as_they_were_typed(made: Clone) -> None:
     assert made.answer(*typed) == made.kiln(*typed)
 
 
-@pytest.mark.parametrize(("task", "code"), [("pull", 0), ("export", 0), ("run", 10)])
+@pytest.mark.parametrize(("task", "code"), [("pull", 0), ("export", 0), ("--list", 0), ("run", 10)])
 def test_what_starts_no_image_needs_no_user_namespaces_from_the_first_use_on(
     clone: Clone, task: str, code: int
 ) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shlex
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -188,6 +189,38 @@ def test_code_that_no_pod_could_have_is_a_fault(
     (found,) = faults(ASKED, folder=folder, code=names)
 
     assert fault in found
+
+
+@pytest.mark.parametrize(
+    ("target", "fault"),
+    [
+        ("../secret", "a link that leads out of this folder: code/link"),
+        ("../model", "a link to a folder: code/link"),
+        ("nowhere", "not a file: code/link"),
+    ],
+)
+def test_code_behind_a_link_is_a_fault(tmp_path: Path, target: str, fault: str) -> None:
+    """A secret would be in the manifest, a folder would be missing without a word."""
+    here = tmp_path / "here"
+    (here / "code").mkdir(parents=True)
+    (here / "model").mkdir()
+    (tmp_path / "secret").write_text("x")
+    name = f"../{target}" if target == "../secret" else target
+    (here / "code/link").symlink_to(name)
+
+    (found,) = faults(ASKED, folder=here, code=("code",))
+
+    assert fault in found
+
+
+def test_code_that_is_a_pipe_is_a_fault(tmp_path: Path) -> None:
+    """Who reads one waits."""
+    (tmp_path / "code").mkdir()
+    os.mkfifo(tmp_path / "code/pipe")
+
+    (found,) = faults(ASKED, folder=tmp_path, code=("code",))
+
+    assert "not a file: code/pipe" in found
 
 
 def test_too_many_files_are_a_fault(tmp_path: Path) -> None:
