@@ -113,8 +113,8 @@ def assemble(
     work = locked_job(project, variant)
     with watch.stage("check"):
         _check_host(project, space_needed(work))
-    _use(work, work.lock.wheels)
     if supply.caches:
+        _use(work, work.lock.wheels)
         with watch.stage("cache"):
             layer_cache.take(work, supply.caches, project.environ)
 

@@ -92,6 +92,17 @@ def test_what_was_resolved_is_known_again_while_the_store_has_its_packages(
     assert recorded(store, RELEASE, present) is None, "it was resolved for another lock"
 
 
+def kept(store: Store, mirror: Site, before: BaseLock) -> tuple[BaseLock, Path]:
+    """Return what takes the place of a lock, with its packages in the store, and its record."""
+    offer(mirror, "6.5")
+    present = resolve(store, RELEASE, before, environ(mirror))
+    for deb in present.debs:
+        _put(store, deb.sha256, deb.size)
+    assert present == recorded(store, RELEASE, before), "the control"
+    (path,) = (store.root / "records" / drift.RECORDS).glob("*.json")
+    return present, path
+
+
 def _put(store: Store, sha256: str, size: int) -> None:
     store.make(store.blob(sha256).parent)
     store.blob(sha256).write_bytes(b"x" * size)
@@ -100,9 +111,7 @@ def _put(store: Store, sha256: str, size: int) -> None:
 @pytest.mark.parametrize("text", ["", "[]", '{"debs": 1}', "{"])
 def test_a_record_that_is_no_lock_is_none(tmp_path: Path, mirror: Site, text: str) -> None:
     store, before = Store(tmp_path), locked(mirror)
-    offer(mirror, "6.5")
-    resolve(store, RELEASE, before, environ(mirror))
-    (path,) = (tmp_path / "records" / drift.RECORDS).glob("*.json")
+    _, path = kept(store, mirror, before)
     path.write_text(text)
 
     assert recorded(store, RELEASE, before) is None
@@ -110,12 +119,7 @@ def test_a_record_that_is_no_lock_is_none(tmp_path: Path, mirror: Site, text: st
 
 def test_a_record_changed_by_hand_is_none(tmp_path: Path, mirror: Site) -> None:
     store, before = Store(tmp_path), locked(mirror)
-    offer(mirror, "6.5")
-    present = resolve(store, RELEASE, before, environ(mirror))
-    for deb in present.debs:
-        _put(store, deb.sha256, deb.size)
-    assert recorded(store, RELEASE, before), "the control"
-    (path,) = (tmp_path / "records" / drift.RECORDS).glob("*.json")
+    _, path = kept(store, mirror, before)
     body = json.loads(path.read_text())
     body["debs"][0]["version"] = "0"
     path.write_text(json.dumps(body))
@@ -161,12 +165,7 @@ def test_the_same_version_with_other_bytes_is_drift(mirror: Site) -> None:
 
 def test_a_record_that_hides_its_drift_is_none(tmp_path: Path, mirror: Site) -> None:
     store, before = Store(tmp_path), locked(mirror)
-    offer(mirror, "6.5")
-    present = resolve(store, RELEASE, before, environ(mirror))
-    for deb in present.debs:
-        _put(store, deb.sha256, deb.size)
-    assert recorded(store, RELEASE, before), "the control"
-    (path,) = (tmp_path / "records" / drift.RECORDS).glob("*.json")
+    present, path = kept(store, mirror, before)
 
     path.write_text(dump(replace(present, drifted=())))
 
