@@ -51,8 +51,8 @@ def fetch(
     """Put all `wheels` and `debs` into `store`; `indexes` are the catalog's, name to URL.
 
     `date` (RFC 3339) is that of the lock of `debs`: a dated archive has them as they were then.
-    All files that cannot be had are named in one `FetchError`, which is a `DebsError` where .debs
-    alone are missing; a full disk is a `StoreError`.
+    One `FetchError` names all files that cannot be fetched, a `DebsError` where only .debs are
+    missing. A full disk is a `StoreError`.
     """
     started = time.monotonic()
     missing = _missing(store, [*map(_of_wheel, wheels), *map(_of_deb, debs)])

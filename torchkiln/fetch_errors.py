@@ -1,4 +1,4 @@
-"""Which file was wanted, and why it could not be had: one error for all files of a fetch."""
+"""Which file was wanted, and why it cannot be fetched: one error for all files of a fetch."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Wanted:
 
 
 class DebsError(FetchError):
-    """Locked .debs could not be had, and all else was; `gone` are those that the mirror dropped."""
+    """Only .debs cannot be fetched; `gone` are those that the mirror dropped."""
 
     def __init__(self, what: str, why: str, hint: str, gone: Sequence[str]) -> None:
         super().__init__(what, why, hint)
@@ -37,7 +37,7 @@ class DebsError(FetchError):
 
 
 class FileError(FetchError):
-    """One file could not be had; `is_gone` says that its mirror answers, and has no such file."""
+    """One file cannot be fetched; `is_gone`: its mirror answers, and does not have it."""
 
     def __init__(self, wanted: Wanted, why: str, hint: str, *, is_gone: bool) -> None:
         super().__init__(f"cannot fetch {wanted.file.rpartition('/')[2]}", why, hint)

@@ -35,7 +35,7 @@ WHERE: Final = {
     "engine": "where it runs: kiln (the sandbox, by default), docker, podman",
     "gpus": "GPUs of Docker or Podman: all, or 0,1",
 }
-FROZEN: Final = "fail where the base cannot be the locked one"
+FROZEN: Final = "fail unless the base is exactly the locked one"
 _Task = TypeVar("_Task", bound="Callable[..., Any]")
 
 

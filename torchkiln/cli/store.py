@@ -42,7 +42,7 @@ def gc(
     """Show what the store holds, for whom, and what nobody needs."""
     for flag, days in (("--keep", keep), ("--unused", unused)):
         if not days >= 0:  # not a number is a float too
-            what = f"this is no number of days: {days}"
+            what = f"invalid number of days for {flag}: {days}"
             raise StoreError(what, hint=f"./kiln gc {flag} 14")
     project = pipeline.open_project(ROOT)
     kept = Keep(days=keep, unused=unused, inputs=keep_inputs, pulled=not all_images)

@@ -137,7 +137,7 @@ def _layers(store: Store, manifest: Mapping[str, Any], config: Wanted) -> list[W
         said = diff_ids(json.loads(store.checked(config.sha256, config.label).read_bytes()))
         entries = items(manifest["layers"])
     except ValueError as error:
-        what = "this is no configuration of an image"
+        what = "invalid configuration of an image"
         raise RegistryError(what, str(error), "tell whoever keeps the registry") from None
     if len(said) != len(entries):
         what = "manifest and configuration are not of one image"
